@@ -1,0 +1,35 @@
+"""Outputs that are whole or absent: written under a temporary name beside the real one, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` for a file or folder to be written to.
+
+    It takes the place of `path` when the block ends; when the block raises, it is removed and `path` is as it was.
+    What an earlier, killed run left under the temporary name is removed first.
+    """
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove(partial)
+    try:
+        yield partial
+    except BaseException:
+        remove(partial)
+        raise
+    if path.is_dir():
+        remove(path)  # a folder cannot be renamed over another
+    os.replace(partial, path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all it holds; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

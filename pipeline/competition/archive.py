@@ -1,0 +1,121 @@
+"""The competition's archive, a zip or an unpacked folder, into data/raw: one layout whatever the source.
+
+    Training_Data/<class>/Unmasked_Train/<file>     whole photographs
+    Training_Data/<class>/Masked_Train/<file>       the same, both boxes black
+    Training_Data/<class>/Masked_Train/masked_info.csv
+    Testing_Data/<file>, Testing_Data/masked_info.csv
+
+Folders above Training_Data, a masked_info.csv one level up and files such as .DS_Store are taken in stride.
+What could write outside the folder, or fill the disk, is refused before the first byte is written.
+"""
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from pipeline.base.errors import BadInput
+
+TABLE = "masked_info.csv"
+FILE_LIMIT = 64 * 2**20  # bytes; the largest photograph has 100 kB, the largest csv 250 kB
+ARCHIVE_LIMIT = 8 * 2**30  # bytes unpacked; the real archive has 300 MB
+
+# An archive's file: its size in bytes, and a call that opens it for reading.
+Source = tuple[int, Callable[[], IO[bytes]]]
+
+
+def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> Iterator[Path]:
+    """Copy `files`, the contents of `archive`, into the empty `folder`, yielding each path written.
+
+    Raises BadInput naming the archive, the entry and the fault.
+    """
+    for path, (_, opener) in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with opener() as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 2**20)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
+        yield target
+
+
+def contents(archive: Path) -> dict[PurePosixPath, Source]:
+    """The competition's files in an archive, by their place in data/raw.
+
+    The archive is a zip, a folder that holds one, or an unpacked folder. Raises BadInput for what is unsafe or absent.
+    """
+    if archive.is_dir() and len(zips := sorted(archive.glob("*.zip"))) == 1:
+        archive = zips[0]
+    if archive.is_dir():
+        listing = list(folder_entries(archive))
+    elif archive.exists():
+        listing = list(zip_entries(archive))
+    else:
+        raise BadInput(f"{archive}: no such archive; set fetch.archive to the competition's zip or its unpacked folder")
+
+    files: dict[PurePosixPath, Source] = {}
+    for path, source in listing:
+        place = place_of(path)
+        if place is None:
+            continue
+        if place in files:
+            raise BadInput(f"{archive}: {place} is there twice")
+        if source[0] > FILE_LIMIT:
+            raise BadInput(f"{archive}: {path} has {source[0]:,} bytes, more than any of the competition's files")
+        files[place] = source
+    if sum(size for size, _ in files.values()) > ARCHIVE_LIMIT:
+        raise BadInput(f"{archive} unpacks to more than {ARCHIVE_LIMIT // 2**30} GiB; this is not the competition's archive")
+    for part in ("Training_Data", "Testing_Data"):
+        if not any(place.parts[0] == part for place in files):
+            raise BadInput(f"{archive}: no folder {part} in it; expected the competition's Dataset folder or its zip")
+    return files
+
+
+def place_of(path: PurePosixPath) -> PurePosixPath | None:
+    """Where a file of the archive belongs in data/raw; None for what is no part of the competition."""
+    parts = path.parts
+    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        return None
+    top = next((i for i, part in enumerate(parts) if part in ("Training_Data", "Testing_Data")), None)
+    match parts[top:] if top is not None else ():
+        case "Testing_Data", name:
+            return PurePosixPath("Testing_Data", name)
+        case "Training_Data", kind, "Unmasked_Train" | "Masked_Train" as half, name:
+            return PurePosixPath("Training_Data", kind, half, name)
+        case "Training_Data", kind, name if name == TABLE:
+            return PurePosixPath("Training_Data", kind, "Masked_Train", name)
+    return None
+
+
+def folder_entries(folder: Path) -> Iterator[tuple[PurePosixPath, Source]]:
+    """Every file below a folder. Links are refused: they may lead anywhere."""
+    for path in sorted(folder.rglob("*")):
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        if path.is_symlink():
+            raise BadInput(f"{folder}: {relative} is a link; put the file itself there")
+        if path.is_file():
+            yield PurePosixPath(folder.name) / relative, (path.stat().st_size, lambda path=path: path.open("rb"))
+
+
+def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source]]:
+    """Every file of a zip, the names of all checked before the first is used."""
+    try:
+        archive = zipfile.ZipFile(path)
+        entries = archive.infolist()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a whole zip file ({error}); download it again") from None
+    for entry in entries:
+        name = entry.filename
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in inside.parts[:1]:
+            raise BadInput(f"{path}: the entry {name!r} would be written outside its folder; this is not the competition's zip")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise BadInput(f"{path}: the entry {name!r} is a link; this is not the competition's zip")
+        if entry.flag_bits & 0x1:
+            raise BadInput(f"{path}: the entry {name!r} is encrypted; this is not the competition's zip")
+        if not entry.is_dir():
+            yield inside, (entry.file_size, lambda entry=entry: archive.open(entry))

@@ -1,0 +1,124 @@
+"""params.yaml, typed and strict: one section per stage, every key known, every value of its type and range."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.base.errors import BadInput
+from pipeline.paths import PARAMS
+
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Refuses unknown keys and values of another type; says nothing of what they mean."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Demo(Section):
+    pairs_per_class: Count
+    test_images: Count
+    seed: int
+
+
+class Fetch(Section):
+    source: Literal["demo", "archive", "kaggle"]
+    archive: str
+    competition: str
+    demo: Demo
+
+
+class Augment(Section):
+    shards: Annotated[int, Field(ge=1, le=1000)]
+    seed: int
+
+
+class Train(Section):
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    beta_1: Annotated[float, Field(ge=0, lt=1)]
+    lambda_l1: NotNegative
+    precision: Literal["float32", "mixed_bfloat16"]
+    shuffle_buffer: Count
+    validation_pairs: Count
+    validate_every: Count
+    checkpoint_every: Count
+    filters: Annotated[int, Field(ge=1, le=64)]
+    threads: Annotated[int, Field(ge=1, le=256)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Predict(Section):
+    weights: Literal["best", "last"]
+    batch_size: Count
+
+
+class Submission(Section):
+    channels: Literal["bgr", "rgb"]
+    scale: Literal["minmax", "unit"]
+
+
+class Evaluate(Section):
+    samples: Annotated[int, Field(ge=1, le=64)]
+
+
+class Params(Section):
+    recipe: str
+    fetch: Fetch
+    augment: Augment
+    train: Train
+    predict: Predict
+    submission: Submission
+    evaluate: Evaluate
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """params.yaml, checked. Raises BadInput naming every key that is unknown, absent or of the wrong type."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; run from the repository's root, or `make recipe RECIPE=demo`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    return check_params(content, str(path))
+
+
+def check_params(content: Any, name: str) -> Params:
+    """Settings as parsed from YAML, checked as load_params does; `name` stands in the message."""
+    if not isinstance(content, dict):
+        raise BadInput(f"{name} must hold one section per stage: {', '.join(Params.model_fields)}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{name}: " + "; ".join(explain(fault) for fault in error.errors())) from None
+
+
+def explain(fault: dict[str, Any]) -> str:
+    """One fault in pydantic's list as a sentence that names the key and the remedy."""
+    *path, last = (str(part) for part in fault["loc"])
+    key = ".".join([*path, last])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(last, known_keys(path), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known_keys(path))}"
+        return f"{key} is not a setting ({hint})"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    value = fault["input"]
+    if isinstance(value, str) and fault["type"] == "float_type":
+        return f"{key} is {value!r}, which YAML reads as text, not as a number; write 0.0003 or 3.0e-4, without quotes"
+    return f"{key} is {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def known_keys(path: list[str]) -> list[str]:
+    """The keys of the section at `path`."""
+    section: type[BaseModel] = Params
+    for part in path:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return list(section.model_fields)
