@@ -12,8 +12,8 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
 from pipeline.base.progress import progress, say
 from pipeline.competition import archive, kaggle
+from pipeline.competition.check import build_index, check_images, list_images
 from pipeline.competition.demo import draw_competition
-from pipeline.competition.index import build_index, check_images, list_images
 from pipeline.params import Fetch, load_params
 
 REAL_COUNTS = {"train": 7000, "test": 200}

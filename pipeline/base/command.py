@@ -11,7 +11,7 @@ MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 
 def run(name: str, main: Callable[[], None]) -> None:
-    """Call `main`; end with status 1 and one line on stderr for bad input or a full or read-only disk, 130 on Ctrl-C."""
+    """Call `main`. Bad input or a full or read-only disk ends in one line on stderr and status 1, Ctrl-C in 130."""
     try:
         main()
     except BadInput as error:

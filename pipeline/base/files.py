@@ -1,6 +1,5 @@
 """Outputs that are whole or absent: written under a temporary name beside the real one, then renamed."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     if path.is_dir():
         remove(path)  # a folder cannot be renamed over another
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def remove(path: Path) -> None:

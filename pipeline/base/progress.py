@@ -2,36 +2,46 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
+WORTH_A_LINE = 2.0  # seconds; what is done sooner needs none
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "image") -> Iterator[Item]:
-    """Pass `items` through, showing on stderr how many are done, the rate and the time that remains."""
-    if total is None:
-        total = len(items)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
-        yield from tqdm(items, what, total, unit=unit)
-        return
-    start = shown = time.monotonic()
-    done = 0
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - shown >= SECONDS_BETWEEN_LINES and done < total:
-            shown = now
-            say(meter(what, done, total, now - start, unit))
-    say(meter(what, done, total, time.monotonic() - start, unit))
+def progress(
+    items: Iterable[Item],
+    what: str | Callable[[], str],
+    total: int | None = None,
+    unit: str = "image",
+    done: int = 0,
+) -> Iterator[Item]:
+    """Pass `items` through, showing on stderr how many of `total` are done, the rate and the time that remains.
+
+    `what` is the label, or a call that gives the one of the moment; `done` is where an interrupted run goes on.
+    """
+    label = what if callable(what) else lambda: what
+    terminal = sys.stderr.isatty()
+    total = len(items) if total is None else total  # type: ignore[arg-type]
+    with tqdm(total=total, initial=done, desc=label(), unit=unit, disable=not terminal) as bar:
+        start = shown = time.monotonic()
+        for count, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            bar.set_description_str(label(), refresh=False)
+            bar.update()
+            last = done + count == total and now - start >= WORTH_A_LINE
+            if not terminal and (now - shown >= SECONDS_BETWEEN_LINES or last):
+                shown = now
+                say(meter(label(), done + count, total, now - start, unit, done))
 
 
-def meter(what: str, done: int, total: int, seconds: float, unit: str) -> str:
+def meter(what: str, done: int, total: int, seconds: float, unit: str, before: int) -> str:
     """One line as tqdm words it: share and count done, time taken and left, rate."""
-    return tqdm.format_meter(done, total, seconds, ncols=0, prefix=what, unit=unit)
+    return tqdm.format_meter(done, total, seconds, ncols=0, prefix=what, unit=unit, initial=before)
 
 
 def say(line: str) -> None:

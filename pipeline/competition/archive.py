@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pipeline.base.errors import BadInput
+from pipeline.competition.index import TABLE
 
-TABLE = "masked_info.csv"
 FILE_LIMIT = 64 * 2**20  # bytes; the largest photograph has 100 kB, the largest csv 250 kB
 ARCHIVE_LIMIT = 8 * 2**30  # bytes unpacked; the real archive has 300 MB
 
@@ -68,7 +68,9 @@ def contents(archive: Path) -> dict[PurePosixPath, Source]:
             raise BadInput(f"{archive}: {path} has {source[0]:,} bytes, more than any of the competition's files")
         files[place] = source
     if sum(size for size, _ in files.values()) > ARCHIVE_LIMIT:
-        raise BadInput(f"{archive} unpacks to more than {ARCHIVE_LIMIT // 2**30} GiB; this is not the competition's archive")
+        raise BadInput(
+            f"{archive} unpacks to more than {ARCHIVE_LIMIT // 2**30} GiB; this is not the competition's archive"
+        )
     for part in ("Training_Data", "Testing_Data"):
         if not any(place.parts[0] == part for place in files):
             raise BadInput(f"{archive}: no folder {part} in it; expected the competition's Dataset folder or its zip")
@@ -112,7 +114,9 @@ def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source]]:
         name = entry.filename
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in inside.parts[:1]:
-            raise BadInput(f"{path}: the entry {name!r} would be written outside its folder; this is not the competition's zip")
+            raise BadInput(
+                f"{path}: the entry {name!r} would be written outside its folder; this is not the competition's zip"
+            )
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise BadInput(f"{path}: the entry {name!r} is a link; this is not the competition's zip")
         if entry.flag_bits & 0x1:

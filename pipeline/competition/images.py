@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.base.errors import BadInput
 
 SIZE = 256  # pixels, height and width of every photograph
+SUFFIXES = (".jpeg", ".jpg", ".png")
 JPEG_QUALITY = 95  # OpenCV's default, and what the competition's own files were written with
 
 

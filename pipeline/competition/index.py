@@ -1,100 +1,20 @@
-"""What is in data/raw, checked once: training pairs and test images with class, boxes and twin group.
+"""What is in data/raw: training pairs and test images with class, boxes and twin group.
 
 The index is a table with one row an image, the training pairs first, class by class, then the test images, each in
 the order of its masked_info.csv. Its columns are COLUMNS; data/index.csv holds it.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline.base.errors import BadInput
-from pipeline.competition import twins
-from pipeline.competition.archive import TABLE
-from pipeline.competition.boxes import BOX, LAST
-from pipeline.competition.images import SIZE, read_image
+from pipeline.competition.images import read_images
 
 BOX_COLUMNS = ["box1_row", "box1_col", "box2_row", "box2_col"]
+TABLE = "masked_info.csv"
 COLUMNS = ["split", "class", "filename", *BOX_COLUMNS, "group"]
-# Only characters that need no quoting in a CSV and no escaping in a path: names are keys of the submission.
-FORBIDDEN = set('/\\,"') | {chr(code) for code in [*range(32), 127]}
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A masked_info.csv: columns filename (str) and the four BOX_COLUMNS (int32, 0 to 181), in the file's order.
-
-    Raises BadInput naming the file, the row and the fault.
-    """
-    if not path.exists():
-        raise BadInput(f"{path} is missing")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", on_bad_lines="error")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise BadInput(f"{path} is not a readable csv: {str(error).splitlines()[0]}") from None
-    for column in ["filename", *BOX_COLUMNS]:
-        if column not in table.columns:
-            raise BadInput(f"{path} has no column {column!r}; its columns are {', '.join(map(repr, table.columns))}")
-    if table.empty:
-        raise BadInput(f"{path} lists no image")
-
-    names = table["filename"]
-    for name in names:
-        if not name or name.startswith(".") or FORBIDDEN & set(name):
-            raise BadInput(f"{path}: {name!r} cannot be the name of an image")
-    if names.duplicated().any():
-        raise BadInput(f"{path} names {names[names.duplicated()].iloc[0]!r} twice")
-
-    result = pd.DataFrame({"filename": names})
-    for column in BOX_COLUMNS:
-        values = table[column].str.strip()
-        whole = values.str.fullmatch(r"\d{1,3}") & (values.where(values.str.fullmatch(r"\d{1,3}"), "999").astype(int) <= LAST)
-        if not whole.all():
-            row = int(np.flatnonzero(~whole)[0])
-            raise BadInput(
-                f"{path}: {names[row]!r} has {column} {table[column][row]!r}; a {BOX} x {BOX} box inside {SIZE} x {SIZE} "
-                f"pixels starts at a whole number from 0 to {LAST}"
-            )
-        result[column] = values.astype(np.int32)
-    return result
-
-
-def list_images(raw: Path) -> pd.DataFrame:
-    """The rows of every masked_info.csv under data/raw, as the index has them but for the twin group."""
-    classes = sorted(path.name for path in (raw / "Training_Data").iterdir() if path.is_dir())
-    tables = []
-    for kind in classes:
-        folder = raw / "Training_Data" / kind
-        if not (folder / "Masked_Train" / TABLE).exists() and not any(folder.rglob("*.*")):
-            raise BadInput(f"{folder} is empty: the class {kind} has no training image")
-        tables.append(read_table(folder / "Masked_Train" / TABLE).assign(split="train", **{"class": kind}))
-    test = read_table(raw / "Testing_Data" / TABLE)
-    kinds = [next((kind for kind in classes if name.startswith(kind)), "") for name in test["filename"]]
-    return pd.concat([*tables, test.assign(split="test", **{"class": kinds})], ignore_index=True)
-
-
-def check_images(raw: Path, rows: pd.DataFrame) -> Iterator[np.ndarray]:
-    """Decode every file that the rows name, on all cores, yielding each row's thumbnail, float32 [32, 32, 3].
-
-    Raises BadInput for the first that is missing, does not decode or has another size.
-    """
-
-    def check(row: dict) -> np.ndarray:
-        masked = read_image(masked_path(raw, row))
-        return twins.thumbnail(masked if row["split"] == "test" else read_image(whole_path(raw, row)))
-
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(check, rows.to_dict("records"))
-
-
-def build_index(rows: pd.DataFrame, thumbnails: np.ndarray) -> pd.DataFrame:
-    """The index: the rows with their twin group, found over the pixels known in both (test images have holes)."""
-    known = np.ones(thumbnails.shape[:3], bool)
-    test = (rows["split"] == "test").to_numpy()
-    known[test] = twins.known_cells(boxes_of(rows[test]))
-    return rows.assign(group=twins.group(twins.twin_pairs(thumbnails, known), len(rows)))[COLUMNS]
 
 
 def masked_path(raw: Path, row: dict) -> Path:
@@ -109,6 +29,11 @@ def whole_path(raw: Path, row: dict) -> Path:
     return raw / "Training_Data" / row["class"] / "Unmasked_Train" / row["filename"]
 
 
+def filled_path(folder: Path, row: dict) -> Path:
+    """Where the filled image of a test row lies: the whole name and .png, since two names may share a stem."""
+    return folder / f"{row['filename']}.png"
+
+
 def read_index(path: Path) -> pd.DataFrame:
     """data/index.csv as the fetch stage wrote it."""
     if not path.exists():
@@ -119,6 +44,13 @@ def read_index(path: Path) -> pd.DataFrame:
 def boxes_of(rows: pd.DataFrame) -> np.ndarray:
     """The boxes of index rows, int32 [n, 2, 2]: (image, box, (row, column))."""
     return rows[BOX_COLUMNS].to_numpy(np.int32).reshape(-1, 2, 2)
+
+
+def read_pairs(raw: Path, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The masked and the whole images of training rows, uint8 [n, 256, 256, 3], and their boxes [n, 2, 2]."""
+    rows = pairs.to_dict("records")
+    masked = read_images(masked_path(raw, row) for row in rows)
+    return masked, read_images(whole_path(raw, row) for row in rows), boxes_of(pairs)
 
 
 def split_validation(rows: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:
@@ -136,5 +68,7 @@ def split_validation(rows: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:
         held |= train & (groups == group)
     for kind in rows["class"][train].unique():
         if not (train & ~held & (rows["class"] == kind)).any():
-            raise BadInput(f"train.validation_pairs: {pairs} of {train.sum()} pairs leave the class {kind} nothing to train on")
+            raise BadInput(
+                f"train.validation_pairs: {pairs} of {train.sum()} pairs leave the class {kind} nothing to train on"
+            )
     return held

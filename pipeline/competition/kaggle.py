@@ -53,7 +53,9 @@ def download(competition: str, folder: Path) -> Path:
     except OSError as error:
         raise BadInput(explain(competition, error)) from None
     if not path.exists():
-        raise BadInput(f"kaggle.com sent no zip for {competition}; `kaggle competitions download -c {competition}` shows more")
+        raise BadInput(
+            f"kaggle.com sent no zip for {competition}; `kaggle competitions download -c {competition}` shows more"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
