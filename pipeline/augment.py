@@ -1,0 +1,67 @@
+"""Stage 2: every training image as it is, flipped, and rotated by 90, 180 and 270 degrees, into TFRecord shards."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from pipeline import paths
+from pipeline.base.command import run
+from pipeline.base.files import replacing
+from pipeline.base.progress import progress
+from pipeline.competition.boxes import TURNS, turn_boxes, turn_image
+from pipeline.competition.images import decode_image, encode_image
+from pipeline.competition.index import boxes_of, read_index, whole_path
+from pipeline.params import load_params
+from pipeline.training.shards import Record, write_shards
+
+PAIRS_AT_ONCE = 64  # so that memory stays small however many there are
+
+
+def main() -> None:
+    settings = load_params().augment
+    index = read_index(paths.INDEX)
+    pairs = index[index["split"] == "train"]
+    # Shuffled, since the training's shuffle buffer is far smaller than a class.
+    pairs = pairs.iloc[np.random.default_rng(settings.seed).permutation(len(pairs))]
+    records = numbered(augment(pairs), settings.shards)
+    with replacing(paths.AUGMENTED) as folder:
+        folder.mkdir()
+        for _ in progress(write_shards(folder, records, settings.shards), "augment", len(pairs) * len(TURNS)):
+            pass
+
+
+def augment(pairs: pd.DataFrame) -> Iterator[Record]:
+    """Five records for each index row, in TURNS' order, made on all cores."""
+    rows = [{**row, "pair": pair} for pair, row in pairs.to_dict("index").items()]
+    boxes = boxes_of(pairs)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
+            for records in pool.map(turn_all, rows[part], boxes[part]):
+                yield from records
+
+
+def turn_all(row: dict, boxes: np.ndarray) -> list[Record]:
+    """One training image in every turn, its boxes carried along; the untouched one keeps the bytes of its file."""
+    path = whole_path(paths.RAW, row)
+    data = path.read_bytes()
+    image = decode_image(data, str(path))
+    encoded = partial(encode_image, suffix=path.suffix)
+    return [
+        Record(data if turn == "whole" else encoded(turn_image(image, turn)), turn_boxes(boxes, turn), row["pair"])
+        for turn in TURNS
+    ]
+
+
+def numbered(records: Iterator[Record], shards: int) -> Iterator[tuple[int, Record]]:
+    """Deal the records out to shards, the five of one image to five different ones where there are as many."""
+    for position, record in enumerate(records):
+        pair, turn = divmod(position, len(TURNS))
+        yield (pair + turn) % shards, record
+
+
+if __name__ == "__main__":
+    run("augment", main)
