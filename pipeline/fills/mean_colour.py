@@ -1,0 +1,12 @@
+"""Fill with one flat colour: the mean of the image's known pixels."""
+
+import numpy as np
+
+from pipeline.competition.boxes import hole, paste
+
+
+def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
+    known = ~hole(boxes)[..., None]
+    mean = (masked * known).sum(axis=(1, 2), keepdims=True) / known.sum(axis=(1, 2), keepdims=True)
+    return paste(np.round(mean).astype(np.uint8), masked, boxes)

@@ -1,0 +1,17 @@
+"""OpenCV's fast marching fill (Telea, "An Image Inpainting Technique Based on the Fast Marching Method", 2004)."""
+
+import cv2
+import numpy as np
+
+from pipeline.competition.boxes import hole, paste
+
+RADIUS = 3  # pixels around each one that it is made from
+
+
+def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
+    holes = hole(boxes).astype(np.uint8)
+    filled = [
+        cv2.inpaint(image, missing, RADIUS, cv2.INPAINT_TELEA) for image, missing in zip(masked, holes, strict=True)
+    ]
+    return paste(np.stack(filled), masked, boxes)

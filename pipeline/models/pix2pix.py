@@ -1,0 +1,107 @@
+"""pix2pix: a U-Net generator and a PatchGAN discriminator on (masked, whole).
+
+Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017, in the sizes of TensorFlow's
+tutorial. Plain Keras 3: nothing here knows the backend. Inside the networks images are float32 in [-1, 1].
+"""
+
+import keras
+import numpy as np
+from keras import KerasTensor, Model, layers, ops
+
+from pipeline.competition.boxes import hole, paste
+from pipeline.competition.images import SIZE
+
+DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the generator's layers on the way down, in multiples of the first
+NORMALISATION = "grey level / 127.5 - 1; the pixels of the boxes -1"
+
+
+def build_generator(filters: int = 64, dtype: str = "float32") -> Model:
+    """The U-Net: float32 [n, 256, 256, 3] masked to float32 [n, 256, 256, 3] filled, both in [-1, 1].
+
+    With 64 filters it has 54,425,859 parameters, 54,414,979 of them trainable. dtype is a Keras precision policy.
+    """
+    x = image = keras.Input((SIZE, SIZE, 3), name="masked")
+    skips = []
+    for number, factor in enumerate(DOWN):
+        x = down(x, factor * filters, dtype, norm=number > 0)
+        skips.append(x)
+    for number, (factor, skip) in enumerate(zip(DOWN[-2::-1], skips[-2::-1], strict=True)):
+        x = up(x, factor * filters, dtype, dropout=number < 3)
+        x = layers.Concatenate(dtype=dtype)([x, skip])
+    x = layers.Conv2DTranspose(3, 4, 2, "same", kernel_initializer=normal(), dtype=dtype)(x)
+    return Model(image, layers.Activation("tanh", dtype="float32")(x), name="generator")
+
+
+def build_discriminator(filters: int = 64, dtype: str = "float32") -> Model:
+    """The PatchGAN: two float32 [n, 256, 256, 3], masked and whole, to logits float32 [n, 30, 30, 1]."""
+    masked, whole = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("masked", "whole"))
+    x = layers.Concatenate(dtype=dtype)([masked, whole])
+    for number, factor in enumerate((1, 2, 4)):
+        x = down(x, factor * filters, dtype, norm=number > 0)
+    x = layers.ZeroPadding2D(dtype=dtype)(x)
+    x = layers.Conv2D(8 * filters, 4, use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    x = layers.LeakyReLU(dtype=dtype)(layers.BatchNormalization(dtype=dtype)(x))
+    x = layers.ZeroPadding2D(dtype=dtype)(x)
+    x = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype=dtype)(x)
+    return Model([masked, whole], layers.Activation("linear", dtype="float32")(x), name="discriminator")
+
+
+def normal() -> keras.initializers.Initializer:
+    """The paper's initial weights."""
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def down(x: KerasTensor, filters: int, dtype: str, norm: bool = True) -> KerasTensor:
+    """Half the height and width: convolution, batch normalisation, leaky ReLU."""
+    x = layers.Conv2D(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    if norm:
+        x = layers.BatchNormalization(dtype=dtype)(x)
+    return layers.LeakyReLU(dtype=dtype)(x)
+
+
+def up(x: KerasTensor, filters: int, dtype: str, dropout: bool) -> KerasTensor:
+    """Twice the height and width: transposed convolution, batch normalisation, dropout if asked, ReLU."""
+    x = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    x = layers.BatchNormalization(dtype=dtype)(x)
+    if dropout:
+        x = layers.Dropout(0.5, dtype=dtype)(x)
+    return layers.ReLU(dtype=dtype)(x)
+
+
+def losses(
+    whole: KerasTensor, filled: KerasTensor, real: KerasTensor, fake: KerasTensor, lambda_l1: float
+) -> dict[str, KerasTensor]:
+    """The paper's losses, each a scalar: the generator's, its two terms, and the discriminator's.
+
+    `whole` and `filled` are images in [-1, 1], `real` and `fake` the discriminator's logits on them. generator_gan is
+    the cross-entropy of `fake` with "real", generator_l1 the mean absolute error over the whole image (equation 3).
+    """
+    generator_gan = cross_entropy(fake, 1.0)
+    generator_l1 = ops.mean(ops.abs(whole - filled))
+    return {
+        "generator": generator_gan + lambda_l1 * generator_l1,
+        "generator_gan": generator_gan,
+        "generator_l1": generator_l1,
+        "discriminator": cross_entropy(real, 1.0) + cross_entropy(fake, 0.0),
+    }
+
+
+def cross_entropy(logits: KerasTensor, label: float) -> KerasTensor:
+    """Mean binary cross-entropy of logits with one label for all of them."""
+    return ops.mean(ops.binary_crossentropy(ops.full_like(logits, label), logits, from_logits=True))
+
+
+def normalise(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """What the generator is given: float32 [n, 256, 256, 3] in [-1, 1], the boxes at -1, whatever JPEG left there."""
+    scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return np.where(hole(boxes)[..., None], np.float32(-1), scaled)
+
+
+def fill(generator: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were.
+
+    The generator runs in evaluation mode: no dropout, moving statistics.
+    """
+    filled = ops.convert_to_numpy(generator(normalise(masked, boxes), training=False))
+    levels = np.clip(np.round((filled + 1) * 127.5), 0, 255).astype(np.uint8)
+    return paste(levels, masked, boxes)

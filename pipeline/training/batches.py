@@ -1,0 +1,61 @@
+"""From shards to batches: each epoch's order and each image's crop are functions of the seed and the position alone,
+so that training can begin at any step and see what it would have seen."""
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.competition.boxes import BOX
+from pipeline.competition.images import SIZE
+from pipeline.training.shards import parse
+
+JITTER = 286  # pixels; each image is enlarged to this and cropped back, as in the pix2pix paper, section 6.2
+
+
+def training_batches(
+    shards: list[str], keep: np.ndarray, records: int, batch_size: int, buffer: int, seed: int, start: int = 0
+) -> tf.data.Dataset:
+    """Endless batches (masked, whole), each float32 [batch_size, 256, 256, 3] in [-1, 1], from step `start` on.
+
+    keep, bool [rows of the index], says which pairs are trained on; `records` is how many records that leaves.
+    Raises tf.errors.DataLossError on a shard with damaged bytes.
+    """
+    keep = tf.constant(keep)
+    first, skip = divmod(start * batch_size, records)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(shards, seed=tf.stack([seed, number]))
+        return (
+            tf.data.TFRecordDataset(order)
+            .map(parse)
+            .filter(lambda record: keep[record["pair"]])
+            .shuffle(buffer, seed=seed * 1_000_003 + number, reshuffle_each_iteration=False)
+        )
+
+    return (
+        tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        .flat_map(epoch)
+        .skip(skip)  # before decoding: what is skipped costs only its reading
+        .enumerate(start * batch_size)
+        .map(lambda position, record: example(position, record, seed), num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(2)
+    )
+
+
+def example(position: tf.Tensor, record: dict[str, tf.Tensor], seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """One record as (masked, whole), float32 [256, 256, 3] in [-1, 1], enlarged to 286 x 286 and cropped at random."""
+    # Spelled out since the default method is a faster and coarser one than every other reader's.
+    image = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
+    masked = tf.where(hole(record["boxes"])[..., None], tf.zeros_like(image), image)
+    both = tf.concat([masked, image], axis=-1)
+    both = tf.image.resize(both, (JITTER, JITTER), method="nearest")
+    both = tf.image.stateless_random_crop(both, (SIZE, SIZE, 6), seed=tf.stack([tf.cast(seed, tf.int64), position]))
+    both = tf.cast(both, tf.float32) / 127.5 - 1.0
+    return both[..., :3], both[..., 3:]
+
+
+def hole(boxes: tf.Tensor) -> tf.Tensor:
+    """Which pixels are missing: bool [256, 256] from one image's boxes, int64 [2, 2]."""
+    position = tf.range(SIZE, dtype=boxes.dtype)
+    inside = (position >= boxes[..., None]) & (position < boxes[..., None] + BOX)  # [box, axis, 256]
+    return tf.reduce_any(inside[:, 0, :, None] & inside[:, 1, None, :], axis=0)

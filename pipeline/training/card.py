@@ -1,0 +1,54 @@
+"""What a model carries with it: the settings, code, libraries and data it came from. prediction reads them."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import BadInput
+
+CARD = "card.json"
+LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
+
+
+def write_card(folder: Path, **facts: Any) -> None:
+    """Write a model's card: the facts given, and the versions of the code and of the libraries."""
+    card = {**facts, "code": code_version(), "python": platform.python_version(), "libraries": library_versions()}
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """A model's card. Raises BadInput where there is none; libraries of another version are fine, and named."""
+    try:
+        return json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{folder / CARD} is missing; `dvc repro train` makes it") from None
+    except ValueError as error:
+        raise BadInput(
+            f"{folder / CARD} is damaged ({error}); `dvc checkout` or `dvc repro train` brings it back"
+        ) from None
+
+
+def library_versions() -> dict[str, str]:
+    """The installed versions of the libraries that a model's numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def code_version() -> str:
+    """sha256 over the source of every module of ours that is loaded: the code that makes the model."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in sys.modules if name.partition(".")[0] == "pipeline"):
+        digest.update(name.encode() + b"\0" + Path(sys.modules[name].__file__).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def fingerprint(files: list[Path], facts: dict[str, Any]) -> str:
+    """sha256 over facts and the content of files: the key of everything that depends on just these."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
