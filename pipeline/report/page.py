@@ -1,0 +1,54 @@
+"""One page with everything a run leaves: scores, curves, sample sheet. It opens offline and holds no script."""
+
+import io
+from html import escape
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .3em .8em; text-align: right }
+th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid #ddd }
+img, svg { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: wrap } .curves > * { flex: 1 1 400px }
+"""
+
+
+def make_page(title: str, metrics: dict[str, Any], losses: pd.DataFrame, validation: pd.DataFrame, sheet: str) -> str:
+    """The page as HTML. `metrics` is set -> fill -> subset -> RMSE; `sheet` the sample sheet's file name beside it."""
+    tables = "".join(f"<h2>RMSE, {escape(name)}</h2>{table(scores)}" for name, scores in metrics.items())
+    networks = losses[["step", "generator_gan", "discriminator"]]
+    curves = [
+        plot(validation, "RMSE", "Validation RMSE (unit scale)"),
+        plot(losses[["step", "generator_l1"]], "mean absolute error in [-1, 1]", "Training L1"),
+        plot(networks, "cross-entropy", "Adversarial losses"),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+        f'<h1>{escape(title)}</h1>{tables}<h2>Curves</h2><div class="curves">{"".join(curves)}</div>'
+        f'<h2>Samples</h2><img src="{escape(sheet)}" alt="masked, filled and true images">\n</html>\n'
+    )
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    """Scores by fill (rows) and subset (columns) as an HTML table."""
+    frame = pd.DataFrame(scores).T
+    return frame.to_html(float_format="%.4f", na_rep="", border=0)
+
+
+def plot(frame: pd.DataFrame, what: str, title: str) -> str:
+    """Every column of a curve against its steps, as SVG whose bytes depend on nothing else."""
+    with matplotlib.rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for column in frame.columns.drop("step"):
+            axes.plot(frame["step"], frame[column], label=column, marker="." if len(frame) < 50 else None)
+        axes.set(xlabel="step", ylabel=what, title=title)
+        axes.grid(alpha=0.3)
+        if len(frame.columns) > 2:
+            axes.legend()
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]

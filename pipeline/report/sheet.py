@@ -1,0 +1,34 @@
+"""The sample sheet: masked, filled and whole side by side, each row with its RMSE."""
+
+import cv2
+import numpy as np
+
+COLUMNS = ("masked", "filled", "truth")
+GROUPS = 2  # rows of samples side by side, so that the sheet is no ribbon
+SIDE = 160  # pixels of an image on the sheet: the sheet is kept in git
+MARGIN, HEAD, FOOT = 8, 28, 24  # pixels
+INK, PAPER = (40, 40, 40), 255
+
+
+def draw_sheet(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], captions: list[str]) -> np.ndarray:
+    """Samples of three images, uint8 [256, 256, 3] RGB, with a caption each, as one image uint8 [height, width, 3]."""
+    lines = -(-len(samples) // GROUPS)
+    width = GROUPS * (len(COLUMNS) * SIDE + (len(COLUMNS) + 1) * MARGIN)
+    sheet = np.full((HEAD + lines * (SIDE + FOOT) + MARGIN, width, 3), PAPER, np.uint8)
+    for number, (images, caption) in enumerate(zip(samples, captions, strict=True)):
+        line, group = divmod(number, GROUPS)
+        top, left = HEAD + line * (SIDE + FOOT), group * width // GROUPS + MARGIN
+        for column, image in enumerate(images):
+            x = left + column * (SIDE + MARGIN)
+            sheet[top : top + SIDE, x : x + SIDE] = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            if line == 0:
+                write_text(sheet, COLUMNS[column], x, HEAD - 9)
+        write_text(sheet, caption, left, top + SIDE + FOOT - 8)
+    return sheet
+
+
+def write_text(sheet: np.ndarray, text: str, x: int, y: int) -> None:
+    """Text in place, its base line at (x, y). OpenCV's font has ASCII only."""
+    cv2.putText(
+        sheet, text.encode("ascii", "replace").decode(), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA
+    )

@@ -1,0 +1,40 @@
+"""Stage 5: the filled test images as submissions/submission.csv, read back and checked before it takes its name."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from pipeline import paths
+from pipeline.base.command import run
+from pipeline.base.files import replacing
+from pipeline.base.progress import progress
+from pipeline.competition import submission
+from pipeline.competition.images import read_images
+from pipeline.competition.index import boxes_of, filled_path, read_index
+from pipeline.params import Submission, load_params
+
+IMAGES_AT_ONCE = 10  # so that memory stays small however many there are
+
+
+def main() -> None:
+    settings = load_params().submission
+    index = read_index(paths.INDEX)
+    test = index[index["split"] == "test"]
+    names, boxes = test["filename"].tolist(), boxes_of(test)
+    with replacing(paths.SUBMISSION) as path:
+        blocks = progress(encode_blocks(test, settings), "write", -(-len(test) // IMAGES_AT_ONCE), "block")
+        submission.write(path, names, boxes, blocks)
+        submission.read(path, names, boxes)
+
+
+def encode_blocks(test: pd.DataFrame, settings: Submission) -> Iterator[np.ndarray]:
+    """The values of IMAGES_AT_ONCE filled images after the other, [n, 2, 75, 75, 3] in [0, 1]."""
+    for start in range(0, len(test), IMAGES_AT_ONCE):
+        part = test.iloc[start : start + IMAGES_AT_ONCE]
+        images = read_images(filled_path(paths.FILLED, row) for row in part.to_dict("records"))
+        yield submission.encode(images, boxes_of(part), settings.channels, settings.scale)
+
+
+if __name__ == "__main__":
+    run("write", main)
