@@ -21,15 +21,20 @@ from pipeline.training import loop
 from pipeline.training.batches import training_batches
 from pipeline.training.card import code_version, fingerprint, library_versions, write_card
 from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
+from pipeline.training.memory import keep_freed_memory
+from pipeline.training.precision import usable_precision
 from pipeline.training.shards import list_shards
 from pipeline.training.trained import in_batches
 
 FILLED_AT_ONCE = 8  # validation images
+CALIBRATED_ON = 64  # training images
 
 
 def main() -> None:
+    keep_freed_memory()
     settings = load_params().train
     tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    settings = settings.model_copy(update={"precision": usable_precision(settings.precision)})
     index = read_index(paths.INDEX)
     held = split_validation(index, settings.validation_pairs, settings.seed)
     shards = list_shards(paths.AUGMENTED)
@@ -42,15 +47,16 @@ def main() -> None:
         say(f"train: going on from step {training.step}, kept in {work}")
 
     keep = (index["split"] == "train").to_numpy() & ~held
-    batches = training_batches(
+    batches = partial(
+        training_batches,
         shards,
         keep,
         int(keep.sum()) * len(TURNS),
         settings.batch_size,
         settings.shuffle_buffer,
         settings.seed,
-        training.step,
     )
+    calibration = batches(start=0).take(-(-CALIBRATED_ON // settings.batch_size))
     pairs = index[held]
     say(
         f"train: {keep.sum()} pairs, {len(pairs)} more for validation, {training.generator.count_params():,} parameters"
@@ -58,11 +64,18 @@ def main() -> None:
     masked, truth, boxes = read_pairs(paths.RAW, pairs)
 
     def validate(generator: keras.Model) -> float:
+        pix2pix.calibrate(generator, (masked for masked, _ in calibration))
         fill = partial(pix2pix.fill, generator)
         filled = np.stack(list(in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs")))
         return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
 
-    loop.train(training, settings, batches, validate, lambda now: save_checkpoint(work, now.step, *loop.dump(now)))
+    loop.train(
+        training,
+        settings,
+        batches(start=training.step),
+        validate,
+        lambda now: save_checkpoint(work, now.step, *loop.dump(now)),
+    )
     write_outputs(training, settings, pairs)
     remove(work)
 

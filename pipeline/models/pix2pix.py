@@ -4,6 +4,8 @@ Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks"
 tutorial. Plain Keras 3: nothing here knows the backend. Inside the networks images are float32 in [-1, 1].
 """
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 from keras import KerasTensor, Model, layers, ops
@@ -12,6 +14,8 @@ from pipeline.competition.boxes import hole, paste
 from pipeline.competition.images import SIZE
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the generator's layers on the way down, in multiples of the first
+DROPOUT = 0.5
+UNBOUNDED = 1e12  # a variance that leaves nothing of what it divides
 NORMALISATION = "grey level / 127.5 - 1; the pixels of the boxes -1"
 
 
@@ -64,7 +68,7 @@ def up(x: KerasTensor, filters: int, dtype: str, dropout: bool) -> KerasTensor:
     x = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
     x = layers.BatchNormalization(dtype=dtype)(x)
     if dropout:
-        x = layers.Dropout(0.5, dtype=dtype)(x)
+        x = layers.Dropout(DROPOUT, dtype=dtype)(x)
     return layers.ReLU(dtype=dtype)(x)
 
 
@@ -89,6 +93,30 @@ def losses(
 def cross_entropy(logits: KerasTensor, label: float) -> KerasTensor:
     """Mean binary cross-entropy of logits with one label for all of them."""
     return ops.mean(ops.binary_crossentropy(ops.full_like(logits, label), logits, from_logits=True))
+
+
+def calibrate(generator: Model, batches: Iterable[np.ndarray]) -> None:
+    """Set the moving statistics to the mean of those of these batches, as training sees them but without dropout.
+
+    Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3: an average that trails the weights is far off
+    when batches are small. A layer that sees one value a channel, as the innermost does at batch 1, gives its beta in
+    training whatever the value is; a variance without bound has it do so in evaluation.
+    """
+    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
+    inputs = Model(generator.input, [norm.input for norm in norms])
+    dropouts = [layer for layer in generator.layers if isinstance(layer, layers.Dropout)]
+    for dropout in dropouts:
+        dropout.rate = 0
+    moments = []
+    for batch in batches:
+        outputs = [ops.cast(output, "float32") for output in inputs(batch, training=True)]
+        moments.append([ops.convert_to_numpy(ops.stack(ops.moments(output, (0, 1, 2)))) for output in outputs])
+    for dropout in dropouts:
+        dropout.rate = DROPOUT
+    for norm, output, statistics in zip(norms, outputs, zip(*moments, strict=True), strict=True):
+        mean, variance = np.mean(statistics, axis=0)
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(variance if np.prod(output.shape[:3]) > 1 else np.full_like(variance, UNBOUNDED))
 
 
 def normalise(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,39 @@
+# `make submission` and `make test` need Python 3.11 and nothing else; what they install lies in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RECIPE ?= demo
+ARCHIVE ?=
+READY = .venv/.ready
+# The stages' `python` and `dvc` are those of .venv.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: submission recipe test test-all lint benchmark clean
+
+submission: $(READY)  ## run every stage that is not up to date; the result is submissions/submission.csv
+	dvc repro
+
+recipe: $(READY)  ## set params.yaml to RECIPE (and ARCHIVE, a zip or folder), then run
+	python -m pipeline.recipe $(RECIPE) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+	dvc repro
+
+test: $(READY)
+	python -m pytest -m "not slow"
+
+test-all: $(READY)  ## with the long sweeps
+	python -m pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+
+benchmark: $(READY)
+	python -m benchmarks
+
+clean:  ## everything made here but the environment and DVC's cache
+	rm -rf .work data/raw data/truth data/index.csv data/augmented data/model data/filled submissions/submission.csv
+
+$(READY): requirements.txt constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo 'Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11'; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@

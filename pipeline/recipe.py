@@ -1,0 +1,60 @@
+"""Set params.yaml to a recipe: `python -m pipeline.recipe quick --archive photo-reconstruction.zip`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline import paths
+from pipeline.base.command import run
+from pipeline.base.errors import BadInput
+from pipeline.base.files import replacing
+from pipeline.base.progress import say
+from pipeline.params import check_params
+
+BASE = "demo"  # the recipe that names every setting; the others say what they change
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="recipe", description=__doc__)
+    parser.add_argument("name", help=f"one of {', '.join(names())}")
+    parser.add_argument("--archive", help="the competition's zip or its unpacked folder; sets fetch.source: archive")
+    arguments = parser.parse_args()
+
+    yaml = YAML()  # a round trip keeps the comments
+    content = yaml.load(read(BASE))
+    merge(content, yaml.load(read(arguments.name)))
+    if arguments.archive:
+        if not Path(arguments.archive).exists():
+            raise BadInput(f"{arguments.archive}: no such archive; name the competition's zip or its unpacked folder")
+        merge(content, {"fetch": {"source": "archive", "archive": arguments.archive}})
+    check_params(content, f"{paths.RECIPES / arguments.name}.yaml")
+    with replacing(paths.PARAMS) as path:
+        yaml.dump(content, path)
+    say(f"recipe: {paths.PARAMS} is now {arguments.name}; `dvc repro` runs it")
+
+
+def names() -> list[str]:
+    """The recipes there are."""
+    return sorted(path.stem for path in paths.RECIPES.glob("*.yaml"))
+
+
+def read(name: str) -> str:
+    """A recipe's text. Raises BadInput where there is none of that name."""
+    if name not in names():
+        raise BadInput(f"there is no recipe {name!r}; there are {', '.join(names())}")
+    return (paths.RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put the changes into the settings, section by section."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(settings.get(key), dict):
+            merge(settings[key], value)
+        else:
+            settings[key] = value
+
+
+if __name__ == "__main__":
+    run("recipe", main)
