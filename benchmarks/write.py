@@ -1,5 +1,7 @@
 """200 filled images into 6,750,000 rows: the write stage, and the loop of the competition's notebooks."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ def plain() -> None:
 
 def same() -> bool:
     """Whether both wrote the same bytes."""
-    with paths.SUBMISSION.open("rb") as ours, open("plain.csv", "rb") as theirs:
+    with paths.SUBMISSION.open("rb") as ours, Path("plain.csv").open("rb") as theirs:
         return all(a == b for a, b in zip(ours, theirs, strict=True))
 
 
