@@ -21,8 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(partial)
         raise
-    if path.is_dir():
-        remove(path)  # a folder cannot be renamed over another
+    if path.is_dir() or partial.is_dir():
+        remove(path)  # a folder cannot be renamed over anything, nor anything over a folder
     partial.replace(path)
 
 

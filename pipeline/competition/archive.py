@@ -9,8 +9,10 @@ Folders above Training_Data, a masked_info.csv one level up and files such as .D
 What could write outside the folder, or fill the disk, is refused before the first byte is written.
 """
 
-import shutil
+import lzma
+import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +25,23 @@ from pipeline.competition.index import TABLE
 FILE_LIMIT = 64 * 2**20  # bytes; the largest photograph has 100 kB, the largest csv 250 kB
 ARCHIVE_LIMIT = 8 * 2**30  # bytes unpacked; the real archive has 300 MB
 
+NAME_LIMIT = 200  # bytes of a path in the archive, so that it can be written below any folder
+
+# What the decoders of damaged or unknown archives raise, which zipfile passes on.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
 # An archive's file: its size in bytes, and a call that opens it for reading.
 Source = tuple[int, Callable[[], IO[bytes]]]
 
@@ -33,13 +52,14 @@ def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> I
     Raises BadInput naming the archive, the entry and the fault.
     """
     for path, (_, opener) in files.items():
+        try:
+            with opener() as source:
+                data = source.read()
+        except UNREADABLE as error:
+            raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with opener() as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, 2**20)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
+        target.write_bytes(data)
         yield target
 
 
@@ -58,9 +78,11 @@ def contents(archive: Path) -> dict[PurePosixPath, Source]:
         raise BadInput(f"{archive}: no such archive; set fetch.archive to the competition's zip or its unpacked folder")
 
     files: dict[PurePosixPath, Source] = {}
+    classes = set()
     for path, source in listing:
+        classes |= class_of(path, is_folder=source is None)
         place = place_of(path)
-        if place is None:
+        if place is None or source is None:
             continue
         if place in files:
             raise BadInput(f"{archive}: {place} is there twice")
@@ -74,7 +96,17 @@ def contents(archive: Path) -> dict[PurePosixPath, Source]:
     for part in ("Training_Data", "Testing_Data"):
         if not any(place.parts[0] == part for place in files):
             raise BadInput(f"{archive}: no folder {part} in it; expected the competition's Dataset folder or its zip")
+    for kind in sorted(classes - {place.parts[1] for place in files if place.parts[2:3] == ("Unmasked_Train",)}):
+        raise BadInput(f"{archive}: the class {kind} is empty: Training_Data/{kind}/Unmasked_Train holds no image")
     return files
+
+
+def class_of(path: PurePosixPath, is_folder: bool) -> set[str]:
+    """The class whose folder a path is or lies in, if any: {'Cat'} for Dataset/Training_Data/Cat."""
+    parts = path.parts if is_folder else path.parts[:-1]
+    if any(part.startswith(".") or part == "__MACOSX" for part in parts) or "Training_Data" not in parts:
+        return set()
+    return set(parts[parts.index("Training_Data") + 1 :][:1])
 
 
 def place_of(path: PurePosixPath) -> PurePosixPath | None:
@@ -93,27 +125,28 @@ def place_of(path: PurePosixPath) -> PurePosixPath | None:
     return None
 
 
-def folder_entries(folder: Path) -> Iterator[tuple[PurePosixPath, Source]]:
-    """Every file below a folder. Links are refused: they may lead anywhere."""
+def folder_entries(folder: Path) -> Iterator[tuple[PurePosixPath, Source | None]]:
+    """Everything below a folder, None with the folders. Links are refused: they may lead anywhere."""
     for path in sorted(folder.rglob("*")):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
         if path.is_symlink():
             raise BadInput(f"{folder}: {relative} is a link; put the file itself there")
-        if path.is_file():
-            yield PurePosixPath(folder.name) / relative, (path.stat().st_size, lambda path=path: path.open("rb"))
+        yield relative, (path.stat().st_size, lambda path=path: path.open("rb")) if path.is_file() else None
 
 
-def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source]]:
-    """Every file of a zip, the names of all checked before the first is used."""
+def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source | None]]:
+    """Everything in a zip, None with the folders, the names of all checked before the first is used."""
     try:
         archive = zipfile.ZipFile(path)
         entries = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not a whole zip file ({error}); download it again") from None
+    except UNREADABLE as error:
+        raise BadInput(f"{path} is not a whole zip file ({error}); get it again") from None
     for entry in entries:
         name = entry.filename
         inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in inside.parts[:1]:
+        if not name or not name.isprintable() or len(name.encode("utf-8", "replace")) > NAME_LIMIT:
+            raise BadInput(f"{path}: {name[:80]!r} cannot be the name of a file; this is not the competition's zip")
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name or re.match("[A-Za-z]:", name):
             raise BadInput(
                 f"{path}: the entry {name!r} would be written outside its folder; this is not the competition's zip"
             )
@@ -121,5 +154,4 @@ def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source]]:
             raise BadInput(f"{path}: the entry {name!r} is a link; this is not the competition's zip")
         if entry.flag_bits & 0x1:
             raise BadInput(f"{path}: the entry {name!r} is encrypted; this is not the competition's zip")
-        if not entry.is_dir():
-            yield inside, (entry.file_size, lambda entry=entry: archive.open(entry))
+        yield inside, None if entry.is_dir() else (entry.file_size, lambda entry=entry: archive.open(entry))

@@ -1,0 +1,106 @@
+"""Outputs are whole or absent."""
+
+import pytest
+
+from pipeline.base.files import remove, replacing
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def make(path, kind, text):
+    """A file, or a folder that holds one."""
+    if kind == "folder":
+        path.mkdir()
+        path = path / f"{text}.txt"
+    path.write_text(text)
+
+
+def holds(path, kind, text):
+    return tree(path) == {f"{text}.txt": text.encode()} if kind == "folder" else path.read_text() == text
+
+
+@pytest.mark.parametrize("new", ["file", "folder"])
+@pytest.mark.parametrize("old", [None, "file", "folder"])
+def test_what_was_written_takes_the_name(tmp_path, old, new):
+    path = tmp_path / "out"
+    if old:
+        make(path, old, "old")
+    with replacing(path) as partial:
+        assert partial.parent == path.parent and partial != path
+        make(partial, new, "new")
+        assert holds(path, old, "old") if old else not path.exists()
+    assert holds(path, new, "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_exception_keeps_the_old_and_leaves_nothing_else(tmp_path, kind, error):
+    path = tmp_path / "out"
+    make(path, kind, "old")
+    with pytest.raises(error), replacing(path) as partial:
+        make(partial, kind, "half")
+        raise error
+    assert holds(path, kind, "old")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exception_before_anything_is_written_passes_through(tmp_path):
+    with pytest.raises(ValueError, match="mine"), replacing(tmp_path / "out"):
+        raise ValueError("mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_run_left_is_removed_first(tmp_path, kind):
+    path = tmp_path / "out"
+    with replacing(path) as partial:
+        stale = partial
+        make(partial, kind, "first")
+    make(stale, kind, "stale")
+    with replacing(path) as partial:
+        assert partial == stale and not partial.exists()
+        make(partial, kind, "second")
+    assert holds(path, kind, "second")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_folders_above_are_made(tmp_path):
+    with replacing(tmp_path / "a" / "b" / "out") as partial:
+        partial.write_text("x")
+    assert tree(tmp_path) == {"a/b/out": b"x"}
+
+
+def test_two_files_of_one_stem_do_not_meet(tmp_path):
+    with replacing(tmp_path / "a.csv") as one, replacing(tmp_path / "a.txt") as other:
+        one.write_text("csv")
+        other.write_text("txt")
+    assert tree(tmp_path) == {"a.csv": b"csv", "a.txt": b"txt"}
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    make(tmp_path / "target", "folder", "kept")
+    (tmp_path / "out").symlink_to(tmp_path / "target")
+    with replacing(tmp_path / "out") as partial:
+        make(partial, "folder", "new")
+    assert not (tmp_path / "out").is_symlink()
+    assert holds(tmp_path / "out", "folder", "new") and holds(tmp_path / "target", "folder", "kept")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", None])
+def test_remove_deletes_whatever_is_there(tmp_path, kind):
+    path = tmp_path / "out"
+    if kind:
+        make(path, kind, "old")
+    remove(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remove_deletes_a_link_alone(tmp_path):
+    make(tmp_path / "target", "folder", "kept")
+    (tmp_path / "out").symlink_to(tmp_path / "target")
+    remove(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "target"]
+    assert holds(tmp_path / "target", "folder", "kept")

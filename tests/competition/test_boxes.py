@@ -1,0 +1,141 @@
+"""Holes, cut, paste and turns, each against the plain loop."""
+
+import numpy as np
+import pytest
+
+from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole, paste, turn_boxes, turn_image
+from pipeline.competition.images import SIZE
+
+BOXES = np.array(
+    [
+        [[0, 0], [181, 181]],  # two corners, apart
+        [[181, 0], [0, 181]],  # the other two
+        [[40, 50], [90, 100]],  # overlapping
+        [[7, 9], [7, 9]],  # the same twice
+        [[20, 30], [95, 30]],  # touching, one below the other
+        [[0, 106], [0, 181]],  # touching, side by side
+    ],
+    np.int32,
+)
+
+
+def pictures(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def plain_hole(boxes):
+    missing = [[False] * SIZE for _ in range(SIZE)]
+    for row, column in boxes.tolist():
+        for i in range(row, row + 75):
+            for j in range(column, column + 75):
+                missing[i][j] = True
+    return np.array(missing)
+
+
+def test_the_numbers_are_the_competitions():
+    assert (SIZE, BOX, LAST) == (256, 75, 181)
+
+
+def test_a_hole_is_what_both_boxes_cover():
+    holes = hole(BOXES)
+    assert holes.shape == (len(BOXES), SIZE, SIZE) and holes.dtype == bool
+    for boxes, ours in zip(BOXES, holes, strict=True):
+        np.testing.assert_array_equal(ours, plain_hole(boxes))
+
+
+@pytest.mark.parametrize(("number", "pixels"), [(0, 11250), (2, 11250 - 25 * 25), (3, 5625), (4, 11250), (5, 11250)])
+def test_the_size_of_a_hole(number, pixels):
+    assert hole(BOXES[number : number + 1]).sum() == pixels
+
+
+def test_cut_takes_the_boxes_pixels():
+    images = pictures(len(BOXES))
+    parts = cut(images, BOXES)
+    assert parts.shape == (len(BOXES), 2, BOX, BOX, 3) and parts.dtype == np.uint8
+    for n, boxes in enumerate(BOXES.tolist()):
+        for b, (row, column) in enumerate(boxes):
+            for i in range(75):
+                for j in range(75):
+                    assert (parts[n, b, i, j] == images[n, row + i, column + j]).all()
+
+
+def test_cut_counts_an_overlap_twice():
+    images = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    images[0, 100, 110] = 1  # in both boxes of BOXES[2]
+    images[0, 45, 55] = 1  # in the first alone
+    parts = cut(images, BOXES[2:3])
+    assert parts.sum() == (2 + 1) * 3
+    assert (parts[0, 0, 60, 60] == 1).all() and (parts[0, 1, 10, 10] == 1).all()
+
+
+def test_cut_keeps_the_type():
+    assert cut(pictures(1) / 255, BOXES[:1]).dtype == np.float64
+
+
+def test_paste_keeps_what_is_known():
+    filled, masked = pictures(len(BOXES), 1), pictures(len(BOXES), 2)
+    pasted = paste(filled, masked, BOXES)
+    assert pasted.dtype == np.uint8
+    for n, boxes in enumerate(BOXES):
+        missing = plain_hole(boxes)
+        np.testing.assert_array_equal(pasted[n][missing], filled[n][missing])
+        np.testing.assert_array_equal(pasted[n][~missing], masked[n][~missing])
+
+
+def plain_turn(image, turn):
+    """Where each pixel goes, from the definition: quarter turns counter-clockwise, or left to right."""
+    result = np.empty_like(image)
+    for i in range(SIZE):
+        for j in range(SIZE):
+            at = {
+                "whole": (i, j),
+                "flip": (i, SIZE - 1 - j),
+                "rot90": (SIZE - 1 - j, i),
+                "rot180": (SIZE - 1 - i, SIZE - 1 - j),
+                "rot270": (j, SIZE - 1 - i),
+            }[turn]
+            result[at] = image[i, j]
+    return result
+
+
+def test_the_five_turns():
+    assert list(TURNS) == ["whole", "flip", "rot90", "rot180", "rot270"]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_an_image_turns(turn):
+    image = pictures(1)[0]
+    turned = turn_image(image, turn)
+    np.testing.assert_array_equal(turned, plain_turn(image, turn))
+    assert turned.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_turned_boxes_make_the_turned_hole(turn):
+    boxes = np.random.default_rng(1).integers(0, LAST + 1, (40, 2, 2)).astype(np.int32)
+    boxes = np.concatenate([BOXES, boxes])
+    turned = turn_boxes(boxes, turn)
+    assert turned.shape == boxes.shape and turned.min() >= 0 and turned.max() <= LAST
+    for before, after in zip(hole(boxes), hole(turned), strict=True):
+        np.testing.assert_array_equal(turn_image(before[..., None], turn)[..., 0], after)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_box_stays_the_first_or_the_second(turn):
+    image = pictures(1)[0]
+    one, two = cut(turn_image(image, turn)[None], turn_boxes(BOXES[:1], turn))[0]
+    before = cut(image[None], BOXES[:1])[0]
+    assert sorted(one.ravel()) == sorted(before[0].ravel()) and sorted(two.ravel()) == sorted(before[1].ravel())
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_one_images_boxes_turn_as_a_batch_does(turn):
+    np.testing.assert_array_equal(turn_boxes(BOXES[2], turn), turn_boxes(BOXES, turn)[2])
+
+
+def test_four_quarters_are_none():
+    boxes = BOXES
+    for _ in range(4):
+        boxes = turn_boxes(boxes, "rot90")
+    np.testing.assert_array_equal(boxes, BOXES)
+    np.testing.assert_array_equal(turn_boxes(turn_boxes(BOXES, "flip"), "flip"), BOXES)

@@ -1,0 +1,97 @@
+"""What tests share: a drawn competition, the real archive where there is one, stages run as the user runs them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.competition.demo import draw_competition
+
+REPO = Path(__file__).resolve().parents[1]
+REAL = "PHOTO_RECONSTRUCTION_ARCHIVE"
+PAIRS, TESTS = 6, 9  # of the drawn competition: pairs a class, test images
+
+
+@dataclass(frozen=True)
+class Competition:
+    """A drawn competition, laid out as data/raw. Many tests read it: copy it before changing it."""
+
+    raw: Path
+    truth: Path
+    paths: list[Path]  # as draw_competition yields them
+    pairs: int  # a class
+    tests: int
+
+
+@pytest.fixture(scope="session")
+def demo_competition(tmp_path_factory) -> Competition:
+    """6 pairs a class and 9 test images, two of which have a twin among the pairs."""
+    root = tmp_path_factory.mktemp("competition")
+    raw, truth = root / "raw", root / "truth"
+    raw.mkdir()
+    truth.mkdir()
+    return Competition(raw, truth, list(draw_competition(raw, truth, PAIRS, TESTS, seed=11)), PAIRS, TESTS)
+
+
+@pytest.fixture(scope="session")
+def real_archive() -> Path:
+    """The competition's own zip or its unpacked folder."""
+    path = os.environ.get(REAL)
+    if not path:
+        pytest.skip(f"set {REAL} to the competition's zip or unpacked folder to run this test")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def params_file() -> Callable[..., Path]:
+    """`params_file(folder, **{"train.steps": 3})` writes the demo recipe with these changes to folder/params.yaml."""
+
+    def write(folder: Path, **overrides: Any) -> Path:
+        content = yaml.safe_load((REPO / "recipes" / "demo.yaml").read_text(encoding="utf-8"))
+        for dotted, value in overrides.items():
+            *sections, key = dotted.split(".")
+            section = content
+            for name in sections:
+                section = section[name]
+            section[key] = value
+        path = folder / "params.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_stage() -> Callable[..., subprocess.CompletedProcess]:
+    """`run_stage("fetch", folder)` runs `python -m pipeline.fetch` there; more arguments follow as `arguments`.
+
+    The environment has no KAGGLE_ variable but those in `env`.
+    """
+
+    def run(
+        name: str, cwd: Path, env: dict[str, str] | None = None, arguments: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
+        return subprocess.run(
+            [sys.executable, "-m", f"pipeline.{name}", *arguments],
+            cwd=cwd,
+            env={**inherited, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

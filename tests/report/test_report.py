@@ -1,0 +1,175 @@
+"""The report page and the sample sheet: everything is in them, and nothing is loaded from elsewhere."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.competition.images import SIZE
+from pipeline.report.page import make_page
+from pipeline.report.sheet import GROUPS, SIDE, draw_sheet
+
+METRICS = {
+    "validation": {
+        "pix2pix": {"all": 0.16714, "with_twins": 0.12345, "without_twins": 0.19876, "Cat": 0.15432},
+        "telea": {"all": 0.18001, "with_twins": 0.17778, "without_twins": 0.18223, "Cat": 0.16661},
+    },
+    "test": {"pix2pix": {"all": 0.21098, "Dog": 0.20304}, "telea": {"all": 0.22229, "Dog": 0.23336}},
+}
+
+
+def page(title="pix2pix, recipe demo, 400 steps", metrics=METRICS, steps=30) -> str:
+    step = np.arange(1, steps + 1)
+    names = ("generator", "generator_gan", "generator_l1", "discriminator")
+    losses = pd.DataFrame({"step": step} | {name: 1 / (step + i) for i, name in enumerate(names)})
+    validation = pd.DataFrame({"step": step * 10, "rmse": 0.3 / step})
+    return make_page(title, metrics, losses, validation, "sheet.png")
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, and the text outside tags."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
+    read = Reader(page())
+    assert not {tag for tag, _ in read.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    loading = {"src", "href", "xlink:href", "srcset", "poster", "data", "action", "background", "style", "content"}
+    for _, attributes in read.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in loading:
+                assert "//" not in (value or "")
+    assert {attributes["src"] for _, attributes in read.tags if "src" in attributes} == {"sheet.png"}
+    assert all(
+        attributes[name].startswith("#")
+        for _, attributes in read.tags
+        for name in attributes.keys() & {"href", "xlink:href"}
+    )
+
+
+def test_the_pages_styles_load_nothing():
+    assert not re.search(r"@import|url\((?!['\"]?#)", page())
+
+
+def test_the_page_holds_every_score():
+    text = " ".join(Reader(page()).text)
+    for scores in METRICS.values():
+        for fill, subsets in scores.items():
+            assert fill in text
+            for subset, value in subsets.items():
+                assert subset in text and f"{value:.4f}" in text
+
+
+def test_the_page_has_its_title_its_three_curves_and_the_sheet():
+    read = Reader(page())
+    tags = [tag for tag, _ in read.tags]
+    assert tags.count("svg") == 3 and tags.count("img") == 1
+    text = " ".join(read.text)
+    assert text.count("pix2pix, recipe demo, 400 steps") == 2  # title and heading
+    assert all(words in text for words in ("Validation RMSE", "Training L1", "generator_gan", "discriminator"))
+
+
+def test_the_page_is_whole_html_in_utf_8():
+    text = page()
+    assert text.lower().startswith("<!doctype html>") and text.rstrip().endswith("</html>")
+    assert 'charset="utf-8"' in text and text.count("<svg") == text.count("</svg>") == 3
+    assert "<?xml" not in text
+
+
+def test_the_same_results_give_the_same_bytes():
+    assert page() == page()
+
+
+def test_other_results_give_another_page():
+    assert page() != page(steps=29)
+
+
+def test_names_are_text_not_markup():
+    text = page(title="a < b & <script>alert(1)</script>", metrics={"<i>x</i>": {"<b>y</b>": {"<u>z</u>": 0.5}}})
+    tags = {tag for tag, _ in Reader(text).tags}
+    assert not tags & {"script", "i", "b", "u"}
+    assert "a &lt; b &amp; &lt;script&gt;" in text
+
+
+def test_a_subset_that_one_fill_lacks_is_left_empty():
+    text = page(metrics={"validation": {"pix2pix": {"all": 0.2, "Cat": 0.3}, "telea": {"all": 0.4}}})
+    assert "nan" not in " ".join(Reader(text).text).lower()
+
+
+def test_a_training_of_one_step_has_a_page_too():
+    assert Reader(page(steps=1)).text
+
+
+def samples(n: int) -> list[tuple[np.ndarray, ...]]:
+    """Three images each, every one of its own colour."""
+    return [
+        tuple(np.full((SIZE, SIZE, 3), (20 * i + 10, 60 * column + 50, 200), np.uint8) for column in range(3))
+        for i in range(n)
+    ]
+
+
+def places(sheet: np.ndarray, colour: np.ndarray) -> tuple[int, int]:
+    """The upper left corner of the square of this colour; fails where it is no whole square."""
+    rows, columns = np.nonzero((sheet == colour).all(axis=2))
+    assert len(rows) == SIDE * SIDE
+    assert np.ptp(rows) == np.ptp(columns) == SIDE - 1
+    return rows.min(), columns.min()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_the_sheet_shows_every_image_of_every_sample_side_by_side(n):
+    chosen = samples(n)
+    sheet = draw_sheet(chosen, [f"image {i}" for i in range(n)])
+    assert sheet.dtype == np.uint8 and sheet.ndim == 3 and sheet.shape[2] == 3
+    corners = [[places(sheet, image[0, 0]) for image in images] for images in chosen]
+    for images in corners:
+        assert len({top for top, _ in images}) == 1
+        assert images == sorted(images)
+        assert all(b[1] - a[1] >= SIDE for a, b in zip(images, images[1:], strict=False))
+    starts = [images[0] for images in corners]
+    assert len(set(starts)) == n and starts == sorted(starts)
+    assert len({left for _, left in starts}) == min(n, GROUPS)
+
+
+def test_a_sample_has_its_caption_below_it():
+    chosen = samples(3)
+    plain, written = (draw_sheet(chosen, [text] * 3) for text in ("", "Cat-Train (24).jpeg: RMSE 0.1234"))
+    for images in chosen:
+        top, left = places(written, images[0][0, 0])
+        foot = (slice(top + SIDE, top + SIDE + 20), slice(left, left + 2 * SIDE))
+        assert (written[foot] != plain[foot]).any()
+        above = (slice(top, top + SIDE), slice(left, left + SIDE))
+        assert (written[above] == plain[above]).all()
+
+
+def test_the_columns_have_their_heads():
+    sheet = draw_sheet(samples(2), ["", ""])
+    for images in samples(2):
+        for image in images:
+            top, left = places(sheet, image[0, 0])
+            assert (sheet[:top, left : left + SIDE] < 128).any()
+
+
+def test_the_sheet_keeps_colours_red_first():
+    red = np.zeros((SIZE, SIZE, 3), np.uint8)
+    red[..., 0] = 255
+    sheet = draw_sheet([(red, red, red)], [""])
+    assert (sheet == (255, 0, 0)).all(axis=2).sum() == 3 * SIDE * SIDE
+
+
+def test_a_name_in_any_script_is_drawn():
+    assert draw_sheet(samples(1), ["Кот ½ 猫.jpeg: RMSE 0.1"]).shape == draw_sheet(samples(1), [""]).shape

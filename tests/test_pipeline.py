@@ -1,0 +1,366 @@
+"""The whole pipeline under DVC, in repositories of the tests' own: a small drawn competition, a network of two filters.
+
+One run is shared by most tests; what changes something does so in a copy of it.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from shutil import copy, copytree
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import paths
+from pipeline.competition import submission
+from pipeline.competition.boxes import BOX, hole
+from pipeline.competition.images import read_image, read_images
+from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index
+
+TESTS, STEPS, VALIDATION = 6, 40, 3
+SETTINGS = {
+    "fetch.demo.pairs_per_class": 4,
+    "fetch.demo.test_images": TESTS,
+    "fetch.demo.seed": 5,
+    "augment.shards": 5,
+    "train.steps": STEPS,
+    "train.batch_size": 4,
+    "train.precision": "float32",
+    "train.filters": 2,
+    "train.validation_pairs": VALIDATION,
+    "train.validate_every": 15,
+    "train.checkpoint_every": 2,
+    "evaluate.samples": 3,
+}
+STAGES = ["fetch", "augment", "train", "predict", "write", "evaluate"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Of a user whose home is empty, and who has activated the environment that runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    return {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+
+
+@pytest.fixture(scope="module")
+def run(environment):
+    """`run(folder, "dvc", "repro")`: status, and output with errors in one text."""
+
+    def call(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def new_project(repo, params_file, run):
+    """`new_project(folder)` makes a repository with the code as it is here and the settings above, all committed."""
+
+    def make(folder: Path) -> Path:
+        run(folder, "git", "init", "--quiet")
+        run(folder, "dvc", "init", "--quiet")
+        ignore = lambda _, names: [name for name in names if name == "__pycache__"]  # noqa: E731
+        for name in ("pipeline", "recipes"):
+            copytree(repo / name, folder / name, ignore=ignore)
+        tracked = (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "data/archive/.gitignore")
+        for name in (*tracked, "submissions/.gitignore"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(repo / name, folder / name)
+        params_file(folder, **SETTINGS)
+        commit(folder, run)
+        return folder
+
+    return make
+
+
+def commit(folder: Path, run) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "a run")
+
+
+def set_params(folder: Path, section: str, **changes) -> None:
+    path = folder / paths.PARAMS
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content[section] |= changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def stages_run(output: str) -> list[str]:
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, new_project, run):
+    """A repository after its first `dvc repro`, not yet committed, and what DVC printed."""
+    folder = new_project(tmp_path_factory.mktemp("first"))
+    return folder, run(folder, "dvc", "repro").stdout
+
+
+@pytest.fixture(scope="module")
+def project(first) -> Path:
+    """The repository after its first run. Look, do not touch."""
+    return first[0]
+
+
+@pytest.fixture
+def scratch(project, tmp_path) -> Path:
+    """A copy of the repository after its first run, to change."""
+    return copytree(project, tmp_path / "copy", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def test_rows(project) -> pd.DataFrame:
+    index = read_index(project / paths.INDEX)
+    return index[index["split"] == "test"]
+
+
+def test_the_first_run_runs_every_stage_and_makes_everything(first):
+    folder, output = first
+    assert stages_run(output) == STAGES
+    for name, path in vars(paths).items():
+        if name.isupper() and path != paths.WORK:
+            assert (folder / path).exists(), name
+
+
+def test_a_finished_run_leaves_no_checkpoint_and_nothing_half_written(project):
+    assert not [path for path in (project / paths.WORK).rglob("*") if path.is_file()]
+    assert not list(project.rglob("*.partial"))
+
+
+def test_git_gets_the_small_results_and_nothing_else(project, run):
+    listing = run(project, "git", "status", "--porcelain", "--untracked-files=all").stdout
+    new = {line[3:] for line in listing.splitlines()}
+    small = (paths.METRICS, paths.LOSSES, paths.VALIDATION, paths.SHEET, paths.PAGE)
+    assert new == {"dvc.lock", *(path.as_posix() for path in small)}
+    assert sum((project / name).stat().st_size for name in new) < 1_000_000
+
+
+def test_the_submission_has_the_competitions_rows_in_the_order_of_the_test_table(project):
+    table = pd.read_csv(project / paths.RAW / "Testing_Data" / "masked_info.csv", index_col=0)
+    with (project / paths.SUBMISSION).open(encoding="utf-8", newline="") as file:
+        assert file.readline() == "filename_box_pixel,value\n"
+        for image in table.itertuples():
+            for box, row, column in ((1, image.box1_row, image.box1_col), (2, image.box2_row, image.box2_col)):
+                for i in range(row, row + BOX):
+                    for j in range(column, column + BOX):
+                        for c in range(3):
+                            name, value = file.readline().rstrip("\n").rsplit(",", 1)
+                            assert name == f"{image.filename}_box{box}_{i}_{j}_{c}"
+                            assert 0 <= float(value) <= 1
+        assert file.read() == ""
+    assert len(table) == TESTS
+
+
+def test_the_submission_passes_its_check_and_holds_the_filled_images(project, test_rows):
+    rows, boxes = test_rows.to_dict("records"), boxes_of(test_rows)
+    values = submission.read(project / paths.SUBMISSION, test_rows["filename"].tolist(), boxes)
+    filled = read_images(filled_path(project / paths.FILLED, row) for row in rows)
+    assert (values == submission.encode(filled, boxes, "bgr", "minmax")).all()
+
+
+def test_known_pixels_of_the_filled_images_are_the_test_images_own(project, test_rows):
+    assert len(list((project / paths.FILLED).iterdir())) == TESTS
+    for row, boxes in zip(test_rows.to_dict("records"), boxes_of(test_rows), strict=True):
+        masked = read_image(masked_path(project / paths.RAW, row))
+        filled = read_image(filled_path(project / paths.FILLED, row))
+        missing = hole(boxes[None])[0]
+        assert (filled[~missing] == masked[~missing]).all()
+        assert (filled[missing] != masked[missing]).mean() > 0.5
+
+
+def scores(folder: Path) -> dict:
+    return json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
+
+
+def test_the_metrics_are_numbers_for_the_model_and_for_the_simple_fills(project, test_rows):
+    found = scores(project)
+    assert found.keys() == {"validation", "test"}
+    for fills in found.values():
+        assert fills.keys() == {"pix2pix", "mean_colour", "telea"}
+        subsets = fills["pix2pix"].keys()
+        for values in fills.values():
+            assert values.keys() == subsets >= {"all"}
+            assert all(isinstance(value, float) and 0 < value < 1 for value in values.values())
+    assert set(test_rows["class"]) == {"Cat", "Dog", "Elephant", "Tiger"} <= found["test"]["pix2pix"].keys()
+
+
+def test_the_test_score_is_what_the_organisers_snippet_would_give(project, test_rows):
+    """OpenCV reads blue first and scales each channel of the whole image from its least to its greatest value."""
+    answers = []
+    for row in test_rows.itertuples():
+        channels = cv2.split(cv2.imread(str(project / paths.TRUTH / row.filename)))
+        image = np.stack([cv2.normalize(c.astype(np.float64), None, 0, 1, cv2.NORM_MINMAX) for c in channels], axis=-1)
+        for i, j in ((row.box1_row, row.box1_col), (row.box2_row, row.box2_col)):
+            answers.append(image[i : i + BOX, j : j + BOX].ravel())
+    values = pd.read_csv(project / paths.SUBMISSION)["value"].to_numpy()
+    expected = np.sqrt(np.mean((values - np.concatenate(answers)) ** 2))
+    assert scores(project)["test"]["pix2pix"]["all"] == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_scores_by_class_add_up_to_the_whole(project, test_rows):
+    for values in scores(project)["test"].values():
+        counts = test_rows["class"].value_counts()
+        whole = sum(count * values[kind] ** 2 for kind, count in counts.items()) / TESTS
+        assert values["all"] == pytest.approx(np.sqrt(whole), rel=1e-9)
+
+
+def test_the_truth_as_a_submission_scores_zero(project, tmp_path, test_rows, run_stage):
+    scratch = copytree(project, tmp_path / "perfect", symlinks=True)
+    names, boxes = test_rows["filename"].tolist(), boxes_of(test_rows)
+    truth = read_images(scratch / paths.TRUTH / name for name in names)
+    (scratch / paths.SUBMISSION).unlink()
+    submission.write(scratch / paths.SUBMISSION, names, boxes, [submission.encode(truth, boxes, "bgr", "minmax")])
+    done = run_stage("evaluate", scratch)
+    assert done.returncode == 0, done.stderr
+    found = scores(scratch)
+    assert set(found["test"]["pix2pix"].values()) == {0.0}
+    assert found["test"]["telea"] == scores(project)["test"]["telea"]
+
+
+def test_the_curves_the_card_and_the_index_tell_of_one_training(project):
+    card = json.loads((project / paths.MODEL / "card.json").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((project / paths.PARAMS).read_text(encoding="utf-8"))["train"]
+    assert card["settings"] == settings and card["settings"]["threads"] == settings["threads"]
+    assert {"code", "libraries", "python", "normalisation", "best", "last", "validation"} <= card.keys()
+    curve = pd.read_csv(project / paths.VALIDATION)
+    assert curve["step"].tolist() == [15, 30, STEPS]
+    assert card["best"]["rmse"] == pytest.approx(curve["rmse"].min())
+    assert card["last"]["step"] == STEPS
+    losses = pd.read_csv(project / paths.LOSSES)
+    assert losses["step"].tolist() == list(range(1, STEPS + 1)) and np.isfinite(losses).all(axis=None)
+    index = read_index(project / paths.INDEX)
+    held = index.loc[card["validation"]]
+    assert len(held) >= VALIDATION and set(held["split"]) == {"train"}
+    kept = index[(index["split"] == "train") & ~index.index.isin(held.index)]
+    assert not set(held["group"]) & set(kept["group"])
+
+
+def test_the_report_has_the_scores_of_the_metrics(project):
+    page = (project / paths.PAGE).read_text(encoding="utf-8")
+    assert all(f"{value['all']:.4f}" in page for fills in scores(project).values() for value in fills.values())
+    assert f'src="{paths.SHEET.name}"' in page and read_png(project / paths.SHEET).std() > 10
+
+
+def read_png(path: Path) -> np.ndarray:
+    return cv2.imread(str(path))
+
+
+def test_a_second_run_runs_nothing(project, run):
+    before = sha256(project / "dvc.lock")
+    assert stages_run(run(project, "dvc", "repro").stdout) == []
+    assert sha256(project / "dvc.lock") == before
+
+
+@pytest.mark.parametrize("command", ["metrics show", "plots show --out {folder}", "dag", "status"])
+def test_dvc_shows_the_results(project, run, tmp_path, command):
+    done = run(project, "dvc", *command.format(folder=tmp_path).split())
+    if command == "metrics show":
+        assert "metrics.json" in done.stdout and "pix2pix" in done.stdout
+    if command.startswith("plots"):
+        assert "Validation RMSE" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
+    commit(scratch, run)
+    set_params(scratch, "submission", scale="unit")
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == ["write", "evaluate"]
+    assert sha256(scratch / paths.SUBMISSION) != sha256(project / paths.SUBMISSION)
+    difference = run(scratch, "dvc", "metrics", "diff").stdout
+    assert "test.pix2pix.all" in difference and "metrics.json" in difference
+    assert scores(scratch) != scores(project)
+    # back to the first settings: nothing runs, the first results come back
+    set_params(scratch, "submission", scale="minmax")
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == []
+    assert sha256(scratch / paths.SUBMISSION) == sha256(project / paths.SUBMISSION)
+    assert scores(scratch) == scores(project)
+
+
+def test_a_setting_that_there_is_not_ends_the_run_in_one_clear_line(scratch, run):
+    set_params(scratch, "submission", chanels="rgb")
+    done = run(scratch, "dvc", "repro", check=False)
+    assert done.returncode != 0 and stages_run(done.stdout) == ["write"]
+    ours = [line for line in done.stdout.splitlines() if line.startswith("write:")]
+    assert ours == ["write: params.yaml: submission.chanels is not a setting (did you mean channels?)"]
+    assert "Traceback" not in done.stdout
+
+
+def train_process(folder: Path) -> int | None:
+    """The id of the process that runs the train stage in this folder."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[1:3] == [b"-m", b"pipeline.train"] and (entry / "cwd").resolve() == folder.resolve():
+                return int(entry.name)
+        except OSError:  # gone, or another user's
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the process to kill in /proc")
+def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
+    tmp_path, project, new_project, run, environment
+):
+    """In a repository of its own, so this is the second clean run as well."""
+    folder = new_project(tmp_path)
+    command = ["dvc", "repro", "train"]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    ) as repro:
+        end = time.monotonic() + 240
+        while not list((folder / paths.WORK).rglob("step-*.npz")):
+            assert repro.poll() is None and time.monotonic() < end, "no checkpoint came"
+            time.sleep(0.01)
+        os.kill(train_process(folder), signal.SIGKILL)
+        assert repro.wait(60) != 0
+    kept = [int(path.stem.removeprefix("step-")) for path in (folder / paths.WORK).rglob("step-*.npz")]
+    assert kept and max(kept) < STEPS and not (folder / paths.MODEL).exists()
+
+    output = run(folder, "dvc", "repro").stdout
+    assert f"going on from step {max(kept)}" in output
+    assert stages_run(output) == STAGES[2:]
+    for name in (paths.SUBMISSION, paths.METRICS, paths.VALIDATION, paths.LOSSES, paths.PAGE, Path("dvc.lock")):
+        assert sha256(folder / name) == sha256(project / name), name
+    assert not [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_all_of_it_run_once_more_gives_the_same_bytes(scratch, project, run):
+    assert stages_run(run(scratch, "dvc", "repro", "--force").stdout) == STAGES
+    for name in (paths.SUBMISSION, paths.METRICS, paths.SHEET, paths.PAGE, Path("dvc.lock")):
+        assert sha256(scratch / name) == sha256(project / name), name

@@ -1,0 +1,235 @@
+"""Who imports whom, and that dvc.yaml says of each stage what its script does: read from the source, with ast."""
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import paths
+from pipeline.params import Params
+
+REPO = Path(__file__).resolve().parents[1]
+STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+MODULES = {
+    ".".join(path.relative_to(REPO).with_suffix("").parts): path
+    for path in sorted((REPO / "pipeline").rglob("*.py"))
+    if path.name != "__init__.py"
+}
+DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
+NOT_DATA = {"PARAMS", "RECIPES", "WORK"}  # of the names in paths: what no stage makes
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imported_names(node: ast.AST) -> set[str]:
+    """The dotted names that the import statements in a tree name: `from a import b` names a and a.b."""
+    names = set()
+    for statement in ast.walk(node):
+        if isinstance(statement, ast.Import):
+            names |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, "a relative import"
+            names |= {statement.module} | {f"{statement.module}.{alias.name}" for alias in statement.names}
+    return names
+
+
+def imports(module: str) -> set[str]:
+    """The modules of ours that a module imports."""
+    return imported_names(tree(module)) & set(MODULES)
+
+
+def needed_by(module: str) -> set[str]:
+    """A module and all that it imports, directly or through others."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += imports(name)
+    return found
+
+
+def part(module: str) -> str:
+    """The folder below pipeline that a module stands in, or the module's own name."""
+    return module.split(".")[1]
+
+
+def paths_used(node: ast.AST) -> set[str]:
+    """The names of pipeline.paths used in a tree."""
+    return {
+        name.attr
+        for name in ast.walk(node)
+        if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name) and name.value.id == "paths"
+    }
+
+
+def made_by(stage: str) -> set[str]:
+    """The paths that a stage's script puts in place."""
+    calls = [node for node in ast.walk(tree(f"pipeline.{stage}")) if isinstance(node, ast.Call)]
+    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "replacing"]
+    return {name for call in made for argument in call.args for name in paths_used(argument)}
+
+
+def listed(stage: str, kind: str) -> dict[str, dict]:
+    """The outs, metrics or deps of a stage in dvc.yaml, with their options."""
+    result = {}
+    for entry in DVC["stages"][stage].get(kind, []):
+        result |= entry if isinstance(entry, dict) else {entry: {}}
+    return result
+
+
+def outputs(stage: str) -> dict[str, dict]:
+    return listed(stage, "outs") | listed(stage, "metrics") | listed(stage, "plots")
+
+
+def sections_read(stage: str) -> set[str]:
+    """The top-level keys of params.yaml that a stage's script reads."""
+    known = set(Params.model_fields)
+    found = set()
+    for node in ast.walk(tree(f"pipeline.{stage}")):
+        if isinstance(node, ast.Attribute) and node.attr in known:
+            owner = node.value
+            if isinstance(owner, ast.Name) and owner.id == "params":
+                found.add(node.attr)
+            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "load_params":
+                found.add(node.attr)
+    return found
+
+
+def test_there_is_one_stage_for_each_script_that_dvc_runs():
+    assert tuple(DVC["stages"]) == STAGES
+    assert [stage["cmd"] for stage in DVC["stages"].values()] == [f"python -m pipeline.{name}" for name in STAGES]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_deps_are_the_modules_it_imports(stage):
+    files = {MODULES[module].relative_to(REPO).as_posix() for module in needed_by(f"pipeline.{stage}")}
+    assert {dep for dep in listed(stage, "deps") if dep.endswith(".py")} == files
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_data_deps_are_the_paths_its_script_reads(stage):
+    read = paths_used(tree(f"pipeline.{stage}")) - made_by(stage) - NOT_DATA
+    expected = {getattr(paths, name).as_posix() for name in read}
+    if stage == "fetch":
+        expected.add("${fetch.archive}")
+    assert {dep for dep in listed(stage, "deps") if not dep.endswith(".py")} == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_outs_are_the_paths_its_script_makes(stage):
+    assert set(outputs(stage)) == {getattr(paths, name).as_posix() for name in made_by(stage)}
+
+
+def test_every_path_is_made_by_one_stage():
+    made = [out for stage in STAGES for out in outputs(stage)]
+    assert sorted(made) == sorted(
+        value.as_posix() for name, value in vars(paths).items() if name.isupper() and name not in NOT_DATA
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_params_are_whole_sections_and_all_that_its_script_reads(stage):
+    params = DVC["stages"][stage]["params"]
+    assert all(isinstance(name, str) and name in Params.model_fields for name in params)
+    assert sections_read(stage) and set(params) == sections_read(stage)
+
+
+def test_what_git_keeps_is_small_and_all_else_is_dvcs():
+    uncached = {out for stage in STAGES for out, options in outputs(stage).items() if options.get("cache") is False}
+    small = (paths.METRICS, paths.LOSSES, paths.VALIDATION, paths.SHEET, paths.PAGE)
+    assert uncached == {path.as_posix() for path in small}
+
+
+def test_no_out_persists():
+    assert not any(options.get("persist") for stage in STAGES for options in outputs(stage).values())
+
+
+def test_the_plots_in_dvc_yaml_are_of_outs():
+    sources = {
+        name for plot in DVC["plots"] for name in ([plot] if isinstance(plot, str) else next(iter(plot.values()))["y"])
+    }
+    assert sources <= {out for stage in STAGES for out in outputs(stage)}
+
+
+def test_dvc_tells_nobody():
+    config = configparser.ConfigParser()
+    config.read(REPO / ".dvc" / "config")
+    core = {key: value for name, section in config.items() if name.strip() == "core" for key, value in section.items()}
+    assert core["analytics"] == "false" and core["check_update"] == "false"
+
+
+ALLOWED = {
+    "base": {"base"},
+    "paths": set(),
+    "params": {"base", "paths"},
+    "competition": {"competition", "base"},
+    "models": {"models", "competition", "base"},
+    "fills": {"fills", "base"},  # and competition.boxes
+    "training": {"training", "models", "competition", "base", "params"},
+    "report": {"report", "competition", "base"},
+}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in ALLOWED])
+def test_what_stands_below_the_stages_imports_only_what_it_may(module):
+    others = imports(module)
+    if part(module) == "fills":
+        others -= {"pipeline.competition.boxes"}
+    assert {part(other) for other in others} <= ALLOWED[part(module)]
+
+
+def test_every_folder_has_its_rule():
+    folders = {part(module) for module in MODULES if module.count(".") > 1}
+    assert folders <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_do_not_import_each_other(stage):
+    others = {f"pipeline.{name}" for name in STAGES} - {f"pipeline.{stage}"}
+    assert not needed_by(f"pipeline.{stage}") & others
+
+
+def test_nothing_but_its_own_file_imports_kaggle_and_that_only_inside_functions():
+    users = {
+        module
+        for module in MODULES
+        if any(name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(tree(module)))
+    }
+    assert users == {"pipeline.competition.kaggle"}
+    top = [node for node in ast.walk(tree("pipeline.competition.kaggle")) if isinstance(node, ast.FunctionDef)]
+    inside = [statement for node in top for statement in ast.walk(node)]
+    for node in ast.walk(tree("pipeline.competition.kaggle")):
+        if isinstance(node, ast.Import | ast.ImportFrom) and any(
+            name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(node)
+        ):
+            assert node in inside
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in ("competition", "base", "fills")])
+def test_the_competition_and_the_fills_name_no_tensorflow(module):
+    assert not {name.split(".")[0] for name in imported_names(tree(module))} & {"tensorflow", "keras", "torch", "jax"}
+
+
+def test_the_competition_loads_no_tensorflow_and_no_kaggle_client():
+    modules = [module for module in MODULES if part(module) in ("competition", "base", "fills")]
+    code = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "pipeline" in loaded and not loaded & {"tensorflow", "keras", "kaggle", "kagglesdk"}

@@ -1,0 +1,90 @@
+"""Shards: what is written is read, always as the same bytes, and damage does not pass."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.base.errors import BadInput
+from pipeline.training.shards import Record, list_shards, parse, write_shards
+
+
+def some_records(n: int) -> list[Record]:
+    rng = np.random.default_rng(n)
+    return [Record(rng.bytes(40 + i), rng.integers(0, 182, (2, 2)).astype(np.int32), 100 + i) for i in range(n)]
+
+
+def write(folder, records: list[Record], shards: int) -> list[Record]:
+    folder.mkdir(exist_ok=True)
+    return list(write_shards(folder, ((i % shards, record) for i, record in enumerate(records)), shards))
+
+
+def read(names: list[str]) -> list[Record]:
+    rows = tf.data.TFRecordDataset(names).map(parse).as_numpy_iterator()
+    return [Record(row["image"], row["boxes"], int(row["pair"])) for row in rows]
+
+
+def same(a: Record, b: Record) -> bool:
+    return a.image == b.image and a.pair == b.pair and np.array_equal(a.boxes, b.boxes)
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    records = some_records(7)
+    written = write(tmp_path / "shards", records, 3)
+    assert all(map(same, written, records)) and len(written) == 7
+    names = list_shards(tmp_path / "shards")
+    assert len(names) == 3
+    for shard, name in enumerate(names):
+        found = read([name])
+        assert len(found) == len(records[shard::3]) and all(map(same, found, records[shard::3]))
+
+
+def test_a_record_has_the_types_that_the_batches_expect(tmp_path):
+    write(tmp_path / "shards", some_records(1), 1)
+    (record,) = tf.data.TFRecordDataset(list_shards(tmp_path / "shards")).map(parse)
+    assert record["image"].dtype == tf.string and record["image"].shape == ()
+    assert record["boxes"].dtype == tf.int64 and record["boxes"].shape == (2, 2)
+    assert record["pair"].dtype == tf.int64 and record["pair"].shape == ()
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    for name in ("once", "again"):
+        write(tmp_path / name, some_records(6), 2)
+    once, again = ([path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("once", "again"))
+    assert once == again and len(once) == 2
+
+
+def test_any_flipped_byte_of_a_shard_is_noticed(tmp_path):
+    write(tmp_path / "shards", some_records(1), 1)
+    path = next((tmp_path / "shards").iterdir())
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        with pytest.raises(tf.errors.DataLossError):
+            read([str(path)])
+
+
+def test_a_shard_cut_inside_a_record_is_noticed(tmp_path):
+    write(tmp_path / "shards", some_records(2), 1)
+    path = next((tmp_path / "shards").iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(tf.errors.DataLossError):
+        read([str(path)])
+
+
+@pytest.mark.parametrize("missing", range(3))
+def test_a_missing_shard_is_refused(tmp_path, missing):
+    write(tmp_path, some_records(6), 3)
+    sorted(tmp_path.iterdir())[missing].unlink()
+    with pytest.raises(BadInput, match="full set of shards.*dvc repro augment"):
+        list_shards(tmp_path)
+
+
+def test_no_shard_at_all_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BadInput, match="full set of shards"):
+            list_shards(folder)
+
+
+def test_shards_are_listed_in_order(tmp_path):
+    write(tmp_path, some_records(12), 11)
+    assert list_shards(tmp_path) == [str(tmp_path / f"{shard:03d}-of-011.tfrecord") for shard in range(11)]
