@@ -13,6 +13,7 @@ from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SUFFIXES, read_image
 from pipeline.competition.index import BOX_COLUMNS, COLUMNS, TABLE, boxes_of, masked_path, whole_path
 
+NAME_LIMIT = 200  # bytes; file systems allow 255, and data/filled adds a suffix
 # Only characters that need no quoting in a CSV and no escaping in a path: names are keys of the submission.
 FORBIDDEN = set('/\\,"') | {chr(code) for code in [*range(32), 127]}
 
@@ -33,11 +34,13 @@ def read_table(path: Path) -> pd.DataFrame:
             raise BadInput(f"{path} has no column {column!r}; its columns are {', '.join(map(repr, table.columns))}")
     if table.empty:
         raise BadInput(f"{path} lists no image")
+    table = table.reset_index(drop=True)  # where the bare index has no comma in the header, pandas makes it the index
 
     names = table["filename"]
     for name in names:
-        if name.startswith(".") or FORBIDDEN & set(name) or Path(name).suffix.lower() not in SUFFIXES:
-            raise BadInput(f"{path}: {name!r} cannot be the name of an image ({', '.join(SUFFIXES)})")
+        fine = not name.startswith(".") and not FORBIDDEN & set(name) and len(name.encode()) <= NAME_LIMIT
+        if not fine or Path(name).suffix.lower() not in SUFFIXES:
+            raise BadInput(f"{path}: {name[:80]!r} cannot be the name of an image ({', '.join(SUFFIXES)})")
     if names.duplicated().any():
         raise BadInput(f"{path} names {names[names.duplicated()].iloc[0]!r} twice")
 

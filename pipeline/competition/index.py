@@ -38,7 +38,7 @@ def read_index(path: Path) -> pd.DataFrame:
     """data/index.csv as the fetch stage wrote it."""
     if not path.exists():
         raise BadInput(f"{path} is missing; `dvc repro fetch` makes it")
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype={"class": str, "filename": str})
 
 
 def boxes_of(rows: pd.DataFrame) -> np.ndarray:

@@ -7,6 +7,7 @@ One row for each image in the order of the test masked_info.csv, box 1 then box 
 image inside the box, for each channel. 200 images give 6,750,000 rows.
 """
 
+import codecs
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.competition.images import SIZE
 HEADER = b"filename_box_pixel,value\n"
 ROWS_PER_IMAGE = 2 * BOX * BOX * 3
 DECIMALS = 5
+NEWLINE = b"\n"
 BLOCK = 2**24  # bytes read at once
 
 Channels = Literal["bgr", "rgb"]
@@ -96,6 +98,8 @@ def read(path: Path, names: list[str], boxes: np.ndarray) -> np.ndarray:
         if file.readline() != HEADER:
             raise BadInput(f"{path} does not begin with the line {HEADER.decode().strip()!r}")
         while block := file.read(BLOCK) + file.readline():
+            if not block.endswith(NEWLINE):
+                raise BadInput(f"{path} line {rows + 2 + block.count(NEWLINE)} has no end: the file is cut short")
             frame = parse(block)
             expected = ids(names, boxes, rows, min(rows + len(frame), total))
             values.append(check(frame, expected, path, rows + 2))
@@ -108,11 +112,16 @@ def read(path: Path, names: list[str], boxes: np.ndarray) -> np.ndarray:
 
 
 def parse(block: bytes) -> pl.DataFrame:
-    """Whole lines of a submission as columns id and text."""
+    """Whole lines of a submission as columns id and text, one row a line."""
     try:
-        return pl.read_csv(block, has_header=False, schema={"id": pl.String, "text": pl.String}, quote_char=None)
-    except pl.exceptions.PolarsError:  # some line is not two fields of UTF-8: let its id be the whole of it
-        return pl.DataFrame({"id": block.decode("utf-8", "replace").splitlines()}).with_columns(text=pl.lit(""))
+        frame = pl.read_csv(block, has_header=False, schema={"id": pl.String, "text": pl.String}, quote_char=None)
+        if len(frame) == block.count(NEWLINE) and not block.startswith(codecs.BOM_UTF8):
+            return frame
+    except pl.exceptions.PolarsError:
+        pass
+    # Some line is not two fields of UTF-8; line by line, so that check names it.
+    lines = [line.rpartition(",") for line in block.decode("utf-8", "replace").removesuffix("\n").split("\n")]
+    return pl.DataFrame({"id": [id_ for id_, _, _ in lines], "text": [text for _, _, text in lines]})
 
 
 def check(frame: pl.DataFrame, expected: pl.Series, path: Path, line: int) -> np.ndarray:

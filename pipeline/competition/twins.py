@@ -34,10 +34,10 @@ def twin_pairs(thumbnails: np.ndarray, known: np.ndarray, block: int = 512) -> n
     block by block; near candidates are then measured directly, which rounding cannot blur.
     """
     n = len(thumbnails)
-    mask = known.reshape(n, -1).astype(np.float32)
+    mask = known.reshape(n, THUMBNAIL * THUMBNAIL).astype(np.float32)
     image = (thumbnails.reshape(n, mask.shape[1], 3) - np.float32(0.5)) * mask[:, :, None]
     square = np.square(image).sum(axis=2)
-    flat = image.reshape(n, -1)
+    flat = image.reshape(n, mask.shape[1] * 3)
     found = []
     for start in range(0, n, block):
         here = slice(start, start + block)

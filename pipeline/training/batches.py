@@ -8,6 +8,7 @@ from pipeline.competition.boxes import BOX
 from pipeline.competition.images import SIZE
 from pipeline.training.shards import parse
 
+WINDOWS = 2**24  # more than an epoch has windows of `buffer` images, each shuffled by itself
 JITTER = 286  # pixels; each image is enlarged to this and cropped back, as in the pix2pix paper, section 6.2
 
 
@@ -23,12 +24,16 @@ def training_batches(
     first, skip = divmod(start * batch_size, records)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(shards, seed=tf.stack([seed, number]))
+        def shuffled(records: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+            # Dataset.shuffle would do, were its order not a function of TensorFlow's global seed too.
+            return tf.random.experimental.stateless_shuffle(records, tf.stack([seed, number * WINDOWS + window]))
+
         return (
-            tf.data.TFRecordDataset(order)
-            .map(parse)
-            .filter(lambda record: keep[record["pair"]])
-            .shuffle(buffer, seed=seed * 1_000_003 + number, reshuffle_each_iteration=False)
+            tf.data.TFRecordDataset(shuffled(tf.constant(shards), tf.constant(0, tf.int64)))
+            .filter(lambda record: keep[parse(record)["pair"]])
+            .batch(buffer)
+            .enumerate(1)
+            .flat_map(lambda window, records: tf.data.Dataset.from_tensor_slices(shuffled(records, window)))
         )
 
     return (
@@ -36,7 +41,7 @@ def training_batches(
         .flat_map(epoch)
         .skip(skip)  # before decoding: what is skipped costs only its reading
         .enumerate(start * batch_size)
-        .map(lambda position, record: example(position, record, seed), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(lambda position, record: example(position, parse(record), seed), num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
         .prefetch(2)
     )

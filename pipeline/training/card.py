@@ -11,25 +11,31 @@ from typing import Any
 from pipeline.base.errors import BadInput
 
 CARD = "card.json"
+NEEDED = {"model", "settings", "normalisation", "weights"}
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
 
 
 def write_card(folder: Path, **facts: Any) -> None:
-    """Write a model's card: the facts given, and the versions of the code and of the libraries."""
-    card = {**facts, "code": code_version(), "python": platform.python_version(), "libraries": library_versions()}
+    """Write a model's card: the facts given, the weights' checksums, the versions of the code and of the libraries."""
+    weights = {path.name: fingerprint([path], {}) for path in sorted(folder.glob("*.weights.h5"))}
+    versions = {"code": code_version(), "python": platform.python_version(), "libraries": library_versions()}
+    card = {**facts, "weights": weights, **versions}
     (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """A model's card. Raises BadInput where there is none; libraries of another version are fine, and named."""
+    """A model's card. Raises BadInput where there is none or it is damaged."""
     try:
-        return json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if missing := NEEDED - set(card):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except FileNotFoundError:
         raise BadInput(f"{folder / CARD} is missing; `dvc repro train` makes it") from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadInput(
             f"{folder / CARD} is damaged ({error}); `dvc checkout` or `dvc repro train` brings it back"
         ) from None
+    return card
 
 
 def library_versions() -> dict[str, str]:
@@ -40,8 +46,11 @@ def library_versions() -> dict[str, str]:
 def code_version() -> str:
     """sha256 over the source of every module of ours that is loaded: the code that makes the model."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in sys.modules if name.partition(".")[0] == "pipeline"):
-        digest.update(name.encode() + b"\0" + Path(sys.modules[name].__file__).read_bytes() + b"\0")
+    # By the spec's name: the stage that runs is __main__ in sys.modules.
+    found = [spec for module in list(sys.modules.values()) if (spec := getattr(module, "__spec__", None))]
+    specs = {spec.name: spec for spec in found}
+    for name in sorted(name for name in specs if name.partition(".")[0] == "pipeline"):
+        digest.update(name.encode() + b"\0" + Path(specs[name].origin).read_bytes() + b"\0")
     return digest.hexdigest()
 
 

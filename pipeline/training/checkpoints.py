@@ -4,7 +4,9 @@ A checkpoint is an uncompressed .npz: a zip, which holds a checksum of each arra
 """
 
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,29 @@ import numpy as np
 from pipeline.base.files import remove, replacing
 from pipeline.base.progress import say
 
+# What numpy and zipfile raise for bytes that are missing or wrong, wherever in the file they are.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    IndexError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 KEPT = 2  # so that there is an earlier one where the latest is damaged
 
 
 def save_checkpoint(folder: Path, step: int, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
     """Write the checkpoint of a step, then remove all but the last two. `state` is anything JSON holds."""
     with replacing(folder / f"step-{step:08d}.npz") as path, path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, state=np.array(json.dumps(state)))
+        # The zip's checksums cover what it holds but not under which names.
+        np.savez(file, allow_pickle=False, **arrays, state=np.array(json.dumps([list(arrays), state])))
     for old in list_checkpoints(folder)[:-KEPT]:
         remove(old)
 
@@ -33,8 +51,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            return arrays, json.loads(str(arrays.pop("state")))
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+            names, state = json.loads(str(arrays.pop("state")))
+            if names != list(arrays):
+                raise ValueError("its arrays are not those it was written with")
+            return arrays, state
+        except DAMAGED as error:
             say(f"train: the checkpoint {path} is damaged ({error}) and was removed")
             remove(path)
     return None

@@ -61,7 +61,7 @@ def snapshot(model: keras.Model) -> list[np.ndarray]:
 
 def dump(training: Training) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What a checkpoint holds of a training: arrays, and a state that JSON holds."""
-    arrays = {name: np.array(variable) for name, variable in training.variables().items()}
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in training.variables().items()}
     arrays |= {f"best/{i}": weight for i, weight in enumerate(training.best)}
     return arrays, {name: getattr(training, name) for name in ("step", "losses", "sums", "validation")}
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline.base.errors import BadInput
 from pipeline.base.progress import progress
 from pipeline.models import pix2pix
-from pipeline.training.card import read_card
+from pipeline.training.card import fingerprint, read_card
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -30,6 +30,8 @@ def load_fill(folder: Path, weights: str) -> Fill:
     generator = pix2pix.build_generator(settings["filters"], settings["precision"])
     path = folder / f"{weights}.weights.h5"
     try:
+        if fingerprint([path], {}) != card["weights"][path.name]:
+            raise ValueError("its checksum is not the one on the card")
         generator.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(

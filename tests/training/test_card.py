@@ -14,7 +14,12 @@ import pytest
 from pipeline.base.errors import BadInput
 from pipeline.training.card import CARD, code_version, fingerprint, library_versions, read_card, write_card
 
-FACTS = {"model": "pix2pix", "settings": {"steps": 3, "threads": 2}, "best": {"step": 3, "rmse": 0.25}}
+FACTS = {
+    "normalisation": "none",
+    "model": "pix2pix",
+    "settings": {"steps": 3, "threads": 2},
+    "best": {"step": 3, "rmse": 0.25},
+}
 
 
 def test_the_card_has_the_facts_and_the_versions(tmp_path):

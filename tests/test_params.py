@@ -1,0 +1,322 @@
+"""params.yaml: every key there is, and that nothing else is taken."""
+
+from functools import reduce
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.base.errors import BadInput
+from pipeline.params import check_params, load_params
+from pipeline.recipe import BASE, merge
+
+DEFAULTS = {
+    "recipe": "demo",
+    "fetch.source": "demo",
+    "fetch.archive": "data/archive",
+    "fetch.competition": "photo-reconstruction",
+    "fetch.demo.pairs_per_class": 100,
+    "fetch.demo.test_images": 200,
+    "fetch.demo.seed": 2023,
+    "augment.shards": 8,
+    "augment.seed": 1,
+    "train.batch_size": 1,
+    "train.learning_rate": 3e-4,
+    "train.beta_1": 0.5,
+    "train.lambda_l1": 1000.0,
+    "train.precision": "float32",
+    "train.shuffle_buffer": 1000,
+    "train.filters": 64,
+    "train.threads": 2,
+    "train.seed": 7,
+    "predict.weights": "best",
+    "submission.channels": "bgr",
+    "submission.scale": "minmax",
+}
+TUNED = ["train.steps", "train.validation_pairs", "train.validate_every", "train.checkpoint_every"]
+TUNED += ["predict.batch_size", "evaluate.samples"]  # counts that a recipe may choose freely
+RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def value_of(params, dotted):
+    return reduce(getattr, dotted.split("."), params)
+
+
+def recipe(repo, name):
+    """A recipe, whole: the base with its changes."""
+    content = yaml.safe_load((repo / "recipes" / f"{BASE}.yaml").read_text())
+    merge(content, yaml.safe_load((repo / "recipes" / f"{name}.yaml").read_text()))
+    return content
+
+
+def refusal_of(path):
+    with pytest.raises(BadInput) as refusal:
+        load_params(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.fixture
+def changed(tmp_path, params_file):
+    """`changed(key, value)` gives the message with which that change is refused."""
+    return lambda key, value: refusal_of(params_file(tmp_path, **{key: value}))
+
+
+# What there is
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_a_key_has_its_default(repo, key):
+    assert value_of(load_params(repo / "recipes" / "demo.yaml"), key) == DEFAULTS[key]
+
+
+@pytest.mark.parametrize("key", TUNED)
+def test_a_key_is_a_count(repo, key):
+    value = value_of(load_params(repo / "recipes" / "demo.yaml"), key)
+    assert type(value) is int and value >= 1
+
+
+def test_no_key_is_forgotten_here(repo):
+    def flat(content, prefix=""):
+        for key, value in content.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED}
+
+
+def test_the_repositorys_params_are_the_demo(repo):
+    assert (repo / "params.yaml").read_text() == (repo / "recipes" / "demo.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_valid_and_says_its_name(repo, name):
+    assert check_params(recipe(repo, name), name).recipe == name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_leaves_the_source_and_the_submission_to_the_user(repo, name):
+    params = check_params(recipe(repo, name), name)
+    assert params.submission.channels == "bgr" and params.submission.scale == "minmax"
+    assert params.fetch.archive == "data/archive" and params.fetch.competition == "photo-reconstruction"
+
+
+def test_the_report_recipe_has_the_reports_settings(repo):
+    train = check_params(recipe(repo, "report"), "report").train
+    assert train.steps == 160_000
+    assert (train.batch_size, train.learning_rate, train.beta_1, train.lambda_l1) == (1, 3e-4, 0.5, 1000)
+    assert (train.shuffle_buffer, train.filters) == (1000, 64)
+
+
+def test_merging_goes_section_by_section():
+    settings = {"a": {"b": {"c": 1, "d": 2}, "e": 3}, "f": 4}
+    merge(settings, {"a": {"b": {"c": 9}}, "f": 8})
+    assert settings == {"a": {"b": {"c": 9, "d": 2}, "e": 3}, "f": 8}
+
+
+# What is taken
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.learning_rate", 1),
+        ("train.lambda_l1", 0),
+        ("train.beta_1", 0),
+        ("train.precision", "mixed_bfloat16"),
+        ("train.seed", 0),
+        ("train.filters", 1),
+        ("fetch.source", "kaggle"),
+        ("fetch.demo.seed", 0),
+        ("augment.seed", 0),
+        ("submission.channels", "rgb"),
+        ("submission.scale", "unit"),
+        ("predict.weights", "last"),
+    ],
+)
+def test_another_value_is_taken(tmp_path, params_file, key, value):
+    assert value_of(load_params(params_file(tmp_path, **{key: value})), key) == value
+
+
+def test_settings_cannot_be_changed(repo):
+    params = load_params(repo / "recipes" / "demo.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.steps = 1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("train.stepss", "did you mean steps?"),
+        ("train.learning-rate", "did you mean learning_rate?"),
+        ("trian", "did you mean train?"),
+        ("fetch.demo.sed", "did you mean seed?"),
+        ("submission.channel", "did you mean channels?"),
+        ("zzzz", "known here: recipe, fetch, augment"),
+        ("predict.qqqq", "known here: weights, batch_size"),
+        ("fetch.demo.pairs", "pairs_per_class"),
+    ],
+)
+def test_an_unknown_key_is_named_with_a_suggestion(changed, key, hint):
+    message = changed(key, 1)
+    assert f"{key} is not a setting" in message and hint in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.steps", True),
+        ("train.steps", 400.0),
+        ("train.steps", "400"),
+        ("train.steps", [400]),
+        ("train.steps", None),
+        ("train.learning_rate", True),
+        ("train.learning_rate", None),
+        ("train.beta_1", False),
+        ("fetch.archive", 5),
+        ("fetch.archive", None),
+        ("fetch.source", True),
+        ("recipe", 1),
+        ("submission.channels", None),
+        ("fetch.demo.seed", 1.5),
+        ("evaluate", 8),
+        ("evaluate", None),
+        ("fetch.demo", [1]),
+        ("train", "none"),
+    ],
+)
+def test_a_value_of_another_type_is_named(changed, key, value):
+    message = changed(key, value)
+    assert f"{key} is {value!r}: " in message
+
+
+@pytest.mark.parametrize("key", ["train.learning_rate", "train.lambda_l1", "train.beta_1"])
+@pytest.mark.parametrize("text", ["3e-4", "1e3", "0.0003", "0,3", "small"])
+def test_a_number_that_yaml_reads_as_text_is_explained(changed, key, text):
+    message = changed(key, text)
+    assert f"{key} is {text!r}, which YAML reads as text" in message
+    assert "0.0003" in message and "3.0e-4" in message
+
+
+def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
+    text = (repo / "recipes" / "demo.yaml").read_text()
+    assert "learning_rate: 0.0003" in text
+    (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
+    assert "write 0.0003 or 3.0e-4" in refusal_of(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3.0e-4"))
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fetch.demo.pairs_per_class", 0),
+        ("fetch.demo.test_images", 0),
+        ("fetch.demo.seed", -1),
+        ("augment.shards", 0),
+        ("augment.shards", 1001),
+        ("augment.seed", -1),
+        ("train.steps", 0),
+        ("train.steps", -5),
+        ("train.batch_size", 0),
+        ("train.learning_rate", 0),
+        ("train.learning_rate", -0.1),
+        ("train.learning_rate", float("inf")),
+        ("train.learning_rate", float("nan")),
+        ("train.beta_1", 1),
+        ("train.beta_1", -0.1),
+        ("train.lambda_l1", -1),
+        ("train.shuffle_buffer", 0),
+        ("train.validation_pairs", 0),
+        ("train.validate_every", 0),
+        ("train.checkpoint_every", 0),
+        ("train.filters", 0),
+        ("train.filters", 65),
+        ("train.threads", 0),
+        ("train.seed", -1),
+        ("train.seed", 2**31),
+        ("predict.batch_size", 0),
+        ("evaluate.samples", 0),
+    ],
+)
+def test_a_value_out_of_range_is_named(changed, key, value):
+    assert f"{key} is {value!r}: input should be" in changed(key, value)
+
+
+@pytest.mark.parametrize(
+    "key", ["fetch.source", "train.precision", "predict.weights", "submission.channels", "submission.scale"]
+)
+def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key):
+    message = changed(key, "other")
+    assert f"{key} is 'other': input should be" in message and DEFAULTS[key] in message
+
+
+@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, "fetch", "augment", "train", "predict", "submission", "evaluate"])
+def test_a_missing_key_is_named(tmp_path, repo, key):
+    content = recipe(repo, "demo")
+    *sections, last = key.split(".")
+    del reduce(dict.__getitem__, sections, content)[last]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    assert refusal_of(tmp_path / "params.yaml").endswith(f"params.yaml: {key} is missing")
+
+
+def test_every_fault_is_named_at_once(tmp_path, params_file):
+    path = params_file(tmp_path, **{"train.steps": 0, "train.filter": 1, "submission.scale": 255, "augment.seed": None})
+    message = refusal_of(path)
+    for fault in (
+        "train.steps is 0",
+        "train.filter is not a setting",
+        "submission.scale is 255",
+        "augment.seed is None",
+    ):
+        assert fault in message
+
+
+def test_a_missing_file_says_where_to_look(tmp_path):
+    message = refusal_of(tmp_path / "params.yaml")
+    assert "is missing" in message and "repository's root" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["train: [1,", "\tsteps: 1", "a: b: c", "{", "'open", "a: \0", "a: *none", "!!int [1]"]
+)
+def test_what_is_no_yaml_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("value", ["2023-13-45", "0x_", "0b_"])
+def test_a_scalar_that_yaml_cannot_make_is_refused(tmp_path, repo, value):
+    text = (repo / "recipes" / "demo.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("recipe: demo", f"recipe: {value}"))
+    assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path, repo):
+    text = (repo / "recipes" / "demo.yaml").read_text()
+    (tmp_path / "params.yaml").write_bytes(text.replace("demo", "über").encode("latin-1"))
+    assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- fetch\n", "demo\n", "5\n", "null\n"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    assert "must hold one section per stage: recipe, fetch, augment" in refusal_of(tmp_path / "params.yaml")
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path, repo):
+    (tmp_path / "params.yaml").write_text((repo / "recipes" / "demo.yaml").read_text() + "\n1: 2\n")
+    assert "keys should be strings" in refusal_of(tmp_path / "params.yaml")
+
+
+def test_a_stage_ends_with_one_line(tmp_path, params_file, run_stage):
+    params_file(tmp_path, **{"fetch.demo.seeed": 1})
+    done = run_stage("fetch", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "fetch: params.yaml: fetch.demo.seeed is not a setting (did you mean seed?)\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]

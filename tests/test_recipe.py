@@ -1,0 +1,118 @@
+"""`python -m pipeline.recipe`: sets params.yaml, or says why not and leaves it as it is."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.params import load_params
+from pipeline.paths import PARAMS
+
+RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def home(tmp_path, repo):
+    """A folder with the recipes and an archive, and no params.yaml."""
+    shutil.copytree(repo / "recipes", tmp_path / "recipes")
+    (tmp_path / "photos.zip").write_bytes(b"")
+    return tmp_path
+
+
+@pytest.fixture
+def recipe(home, run_stage):
+    """`recipe("demo")` runs the command there."""
+    return lambda *arguments: run_stage("recipe", home, arguments=arguments)
+
+
+def comments(path):
+    return [line.split("#", 1)[1] for line in path.read_text().splitlines() if "#" in line]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_params_become_the_recipe(home, recipe, name):
+    (home / PARAMS).write_text("whatever: was here\n")
+    done = recipe(name)
+    assert done.returncode == 0 and done.stdout == ""
+    assert done.stderr == f"recipe: params.yaml is now {name}; `dvc repro` runs it\n"
+    params = load_params(home / PARAMS)
+    assert params.recipe == name
+    changes = yaml.safe_load((home / "recipes" / f"{name}.yaml").read_text())
+    for section, values in changes.items():
+        if section != "recipe":
+            ours = getattr(params, section).model_dump()
+            assert {key: ours[key] for key in values} == values
+    assert not list(home.glob("*.partial"))
+
+
+def test_the_demo_is_the_file_itself(home, recipe):
+    assert recipe("demo").returncode == 0
+    assert (home / PARAMS).read_bytes() == (home / "recipes" / "demo.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_comments_are_kept(home, recipe, name):
+    recipe(name)
+    assert len(comments(home / PARAMS)) > 20
+    assert comments(home / PARAMS) == comments(home / "recipes" / "demo.yaml")
+
+
+def test_a_recipe_takes_back_what_another_changed(home, recipe):
+    recipe("report", "--archive", "photos.zip")
+    assert load_params(home / PARAMS).train.steps == 160_000
+    recipe("demo")
+    assert (home / PARAMS).read_bytes() == (home / "recipes" / "demo.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "archive", ["photos.zip", "a folder (1)", "no", "007", "0x10", "~", "null", "3e4", "ünï #1: x"]
+)
+def test_an_archive_becomes_the_source(home, recipe, archive):
+    if archive != "photos.zip":
+        (home / archive).mkdir()
+    done = recipe("report", "--archive", archive)
+    assert done.returncode == 0, done.stderr
+    fetch = load_params(home / PARAMS).fetch
+    assert (fetch.source, fetch.archive) == ("archive", archive)
+    assert len(comments(home / PARAMS)) > 20
+
+
+def test_without_an_archive_the_source_is_the_recipes(home, recipe):
+    recipe("report")
+    assert load_params(home / PARAMS).fetch.source == "demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("reports",), "there is no recipe 'reports'; there are demo, "),
+        (("../recipes/demo",), "there is no recipe '../recipes/demo'"),
+        (("",), "there is no recipe ''"),
+        (("demo", "--archive", "gone.zip"), "gone.zip: no such archive"),
+        (("nothing", "--archive", "photos.zip"), "there is no recipe 'nothing'"),
+    ],
+)
+@pytest.mark.parametrize("before", ["recipe: mine # kept\n", None])
+def test_what_is_not_there_is_one_line_and_params_stay(home, recipe, arguments, message, before):
+    if before:
+        (home / PARAMS).write_text(before)
+    done = recipe(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"recipe: {message}") and done.stderr.count("\n") == 1
+    assert (home / PARAMS).read_text() == before if before else not (home / PARAMS).exists()
+
+
+def test_a_recipe_with_a_wrong_setting_is_refused_by_its_name(home, recipe):
+    (home / PARAMS).write_text("recipe: mine\n")
+    (home / "recipes" / "mine.yaml").write_text("recipe: mine\ntrain:\n  stepz: 5\n")
+    done = recipe("mine")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "recipes/mine.yaml: train.stepz is not a setting (did you mean steps?)" in done.stderr
+    assert (home / PARAMS).read_text() == "recipe: mine\n"
+
+
+def test_help_names_the_recipes(recipe):
+    done = recipe("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in RECIPES) and "--archive" in done.stdout
