@@ -20,11 +20,9 @@ DEFAULTS = {
     "fetch.demo.seed": 2023,
     "augment.shards": 8,
     "augment.seed": 1,
-    "train.batch_size": 1,
     "train.learning_rate": 3e-4,
     "train.beta_1": 0.5,
     "train.lambda_l1": 1000.0,
-    "train.precision": "float32",
     "train.shuffle_buffer": 1000,
     "train.filters": 64,
     "train.threads": 2,
@@ -33,8 +31,9 @@ DEFAULTS = {
     "submission.channels": "bgr",
     "submission.scale": "minmax",
 }
-TUNED = ["train.steps", "train.validation_pairs", "train.validate_every", "train.checkpoint_every"]
+TUNED = ["train.steps", "train.validation_pairs", "train.validate_every", "train.checkpoint_every", "train.batch_size"]
 TUNED += ["predict.batch_size", "evaluate.samples"]  # counts that a recipe may choose freely
+SECTIONS = ["fetch", "augment", "train", "predict", "submission", "evaluate"]
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
@@ -76,6 +75,11 @@ def test_a_key_is_a_count(repo, key):
     assert type(value) is int and value >= 1
 
 
+def test_the_precision_is_one_of_two(repo):
+    precision = load_params(repo / "recipes" / "demo.yaml").train.precision
+    assert precision in ("float32", "mixed_bfloat16")
+
+
 def test_no_key_is_forgotten_here(repo):
     def flat(content, prefix=""):
         for key, value in content.items():
@@ -84,7 +88,7 @@ def test_no_key_is_forgotten_here(repo):
             else:
                 yield prefix + key
 
-    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED}
+    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED, "train.precision"}
 
 
 def test_the_repositorys_params_are_the_demo(repo):
@@ -126,6 +130,7 @@ def test_merging_goes_section_by_section():
         ("train.lambda_l1", 0),
         ("train.beta_1", 0),
         ("train.precision", "mixed_bfloat16"),
+        ("train.precision", "float32"),
         ("train.seed", 0),
         ("train.filters", 1),
         ("fetch.source", "kaggle"),
@@ -249,14 +254,21 @@ def test_a_value_out_of_range_is_named(changed, key, value):
 
 
 @pytest.mark.parametrize(
-    "key", ["fetch.source", "train.precision", "predict.weights", "submission.channels", "submission.scale"]
+    ("key", "choice"),
+    [
+        ("fetch.source", "kaggle"),
+        ("train.precision", "mixed_bfloat16"),
+        ("predict.weights", "last"),
+        ("submission.channels", "bgr"),
+        ("submission.scale", "unit"),
+    ],
 )
-def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key):
+def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choice):
     message = changed(key, "other")
-    assert f"{key} is 'other': input should be" in message and DEFAULTS[key] in message
+    assert f"{key} is 'other': input should be" in message and repr(choice) in message
 
 
-@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, "fetch", "augment", "train", "predict", "submission", "evaluate"])
+@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, *SECTIONS, "train.precision"])
 def test_a_missing_key_is_named(tmp_path, repo, key):
     content = recipe(repo, "demo")
     *sections, last = key.split(".")
@@ -282,9 +294,7 @@ def test_a_missing_file_says_where_to_look(tmp_path):
     assert "is missing" in message and "repository's root" in message
 
 
-@pytest.mark.parametrize(
-    "text", ["train: [1,", "\tsteps: 1", "a: b: c", "{", "'open", "a: \0", "a: *none", "!!int [1]"]
-)
+@pytest.mark.parametrize("text", ["train: [1,", "\tsteps: 1", "a: b: c", "{", "'open", "a: \0", "a: *none", "!x"])
 def test_what_is_no_yaml_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")

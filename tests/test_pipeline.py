@@ -85,7 +85,8 @@ def new_project(tmp_path_factory, repo, params_file, run):
     code = tmp_path_factory.mktemp("code")  # copied once, so that all repositories have the same
     for name in ("pipeline", "recipes"):
         copytree(repo / name, code / name, ignore=ignore_patterns("__pycache__"))
-    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "data/archive/.gitignore"):
+    ignored = (".gitignore", ".dvcignore", "data/archive/.gitignore", "submissions/.gitignore")
+    for name in (".dvc/config", "dvc.yaml", *ignored):
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         copy(repo / name, code / name)
     params_file(code, **SETTINGS)
@@ -304,6 +305,15 @@ def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
     assert set(stages_run(run(scratch, "dvc", "repro").stdout)) <= {"evaluate"}
     assert sha256(scratch / paths.SUBMISSION) == sha256(project / paths.SUBMISSION)
     assert scores(scratch) == scores(project)
+
+
+def test_a_training_done_before_is_not_done_again(scratch, project, run):
+    """As when settings are changed and changed back: the earlier results come from DVC's cache of runs."""
+    (scratch / "dvc.lock").unlink()
+    output = run(scratch, "dvc", "repro", "train").stdout
+    assert stages_run(output) == [] and "Stage 'train' is cached" in output
+    for name in (paths.MODEL / "best.weights.h5", paths.LOSSES, paths.VALIDATION):
+        assert sha256(scratch / name) == sha256(project / name)
 
 
 def test_a_setting_that_there_is_not_ends_the_run_in_one_clear_line(scratch, run):

@@ -65,9 +65,7 @@ def test_a_recipe_takes_back_what_another_changed(home, recipe):
     assert (home / PARAMS).read_bytes() == (home / "recipes" / "demo.yaml").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "archive", ["photos.zip", "a folder (1)", "no", "007", "0x10", "~", "null", "3e4", "ünï #1: x"]
-)
+@pytest.mark.parametrize("archive", ["photos.zip", "a folder (1)", "no", "007", "ü #1: x"])
 def test_an_archive_becomes_the_source(home, recipe, archive):
     if archive != "photos.zip":
         (home / archive).mkdir()
@@ -93,14 +91,13 @@ def test_without_an_archive_the_source_is_the_recipes(home, recipe):
         (("nothing", "--archive", "photos.zip"), "there is no recipe 'nothing'"),
     ],
 )
-@pytest.mark.parametrize("before", ["recipe: mine # kept\n", None])
-def test_what_is_not_there_is_one_line_and_params_stay(home, recipe, arguments, message, before):
-    if before:
-        (home / PARAMS).write_text(before)
+def test_what_is_not_there_is_one_line_and_params_stay(home, recipe, arguments, message):
+    before = "recipe: mine # kept\n"
+    (home / PARAMS).write_text(before)
     done = recipe(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"recipe: {message}") and done.stderr.count("\n") == 1
-    assert (home / PARAMS).read_text() == before if before else not (home / PARAMS).exists()
+    assert (home / PARAMS).read_text() == before and not list(home.glob("*.partial"))
 
 
 def test_a_recipe_with_a_wrong_setting_is_refused_by_its_name(home, recipe):

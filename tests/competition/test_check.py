@@ -386,5 +386,5 @@ def test_fetch_ends_with_one_line_and_leaves_nothing(tmp_path, raw, run_stage, p
     done = run_stage("fetch", work)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("fetch: "), done.stderr
-    assert culprit in done.stderr
+    assert culprit[:80] in done.stderr  # a name of any length is quoted no further
     assert list((work / "data").iterdir()) == []

@@ -1,0 +1,72 @@
+"""The whole pipeline, stage after stage, on the competition's own archive: whole, or a small one of the same layout."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from pipeline import paths
+from pipeline.competition import submission
+from pipeline.competition.index import boxes_of, read_index
+
+SETTINGS = {
+    "fetch.source": "archive",
+    "train.steps": 8,
+    "train.batch_size": 4,
+    "train.precision": "float32",
+    "train.filters": 2,
+    "train.validation_pairs": 24,
+    "train.validate_every": 4,
+}
+STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, real_archive, params_file, run_stage):
+    """A folder after all six stages."""
+    folder = tmp_path_factory.mktemp("real")
+    params_file(folder, **SETTINGS, **{"fetch.archive": str(real_archive)})
+    for stage in STAGES:
+        done = run_stage(stage, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics(folder) -> dict:
+    return json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
+
+
+def test_the_submission_has_all_its_rows(folder):
+    with (folder / paths.SUBMISSION).open("rb") as file:
+        assert file.readline() == b"filename_box_pixel,value\n"
+        assert sum(1 for _ in file) == 6_750_000
+
+
+def test_the_submission_passes_its_check(folder):
+    index = read_index(folder / paths.INDEX)
+    test = index[index["split"] == "test"]
+    assert len(test) == 200
+    values = submission.read(folder / paths.SUBMISSION, test["filename"].tolist(), boxes_of(test))
+    assert values.shape == (200, 2, 75, 75, 3) and values.std() > 0.1
+
+
+def test_every_test_image_is_filled(folder):
+    table = pd.read_csv(folder / paths.RAW / "Testing_Data" / "masked_info.csv", index_col=0)
+    names = {path.name for path in (folder / paths.FILLED).iterdir()}
+    assert names == {f"{name}.png" for name in table["filename"]}
+
+
+def test_only_the_validation_pairs_have_a_score_and_each_is_a_number(metrics):
+    assert metrics.keys() == {"validation"}
+    for values in metrics["validation"].values():
+        assert all(math.isfinite(value) and 0 < value < 1 for value in values.values())
+
+
+def test_telea_fills_real_photographs_better_than_one_colour_does(metrics):
+    telea, flat = (metrics["validation"][name]["all"] for name in ("telea", "mean_colour"))
+    assert 0.12 < telea < flat < 0.32
+    assert telea < 0.9 * flat
