@@ -337,6 +337,7 @@ def train_process(folder: Path) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the process to kill in /proc")
 def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
     tmp_path, project, new_project, run, environment
