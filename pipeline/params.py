@@ -11,6 +11,7 @@ from pipeline.base.errors import BadInput
 from pipeline.paths import PARAMS
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -24,7 +25,7 @@ class Section(BaseModel):
 class Demo(Section):
     pairs_per_class: Count
     test_images: Count
-    seed: int
+    seed: Seed
 
 
 class Fetch(Section):
@@ -36,7 +37,7 @@ class Fetch(Section):
 
 class Augment(Section):
     shards: Annotated[int, Field(ge=1, le=1000)]
-    seed: int
+    seed: Seed
 
 
 class Train(Section):
@@ -52,7 +53,7 @@ class Train(Section):
     checkpoint_every: Count
     filters: Annotated[int, Field(ge=1, le=64)]
     threads: Annotated[int, Field(ge=1, le=256)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
 
 
 class Predict(Section):
@@ -85,7 +86,7 @@ def load_params(path: Path = PARAMS) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing; run from the repository's root, or `make recipe RECIPE=demo`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     return check_params(content, str(path))
 

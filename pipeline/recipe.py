@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from pipeline import paths
 from pipeline.base.command import run
@@ -28,7 +29,7 @@ def main() -> None:
     if arguments.archive:
         if not Path(arguments.archive).exists():
             raise BadInput(f"{arguments.archive}: no such archive; name the competition's zip or its unpacked folder")
-        merge(content, {"fetch": {"source": "archive", "archive": arguments.archive}})
+        merge(content, {"fetch": {"source": "archive", "archive": DoubleQuotedScalarString(arguments.archive)}})
     check_params(content, f"{paths.RECIPES / arguments.name}.yaml")
     with replacing(paths.PARAMS) as path:
         yaml.dump(content, path)

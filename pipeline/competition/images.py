@@ -36,7 +36,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 def encode_image(image: np.ndarray, suffix: str) -> bytes:
     """uint8 RGB as the bytes of a file of that kind: '.jpeg', '.jpg' (quality 95) or '.png' (lossless)."""
-    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 COLUMNS = ("masked", "filled", "truth")
 GROUPS = 2  # rows of samples side by side, so that the sheet is no ribbon
-SIDE = 160  # pixels of an image on the sheet: the sheet is kept in git
+SIDE = 144  # pixels of an image on the sheet: the sheet is kept in git
 MARGIN, HEAD, FOOT = 8, 28, 24  # pixels
 INK, PAPER = (40, 40, 40), 255
 
