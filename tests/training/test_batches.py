@@ -113,11 +113,11 @@ def test_an_example_is_pillows_decoding_enlarged_and_cropped_with_both_boxes_bla
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("start", [1, 3, 4, 9, 10, 11, 20, 23])
-def test_a_run_from_a_later_step_sees_what_one_from_the_first_step_sees_there(shards, start, size):
+def test_a_run_from_a_later_step_sees_what_one_from_the_first_step_sees_there(shards, size):
     assert KEPT % 3 and 2 * KEPT == 20  # batches of three cross the end of an epoch
     whole = batches(shards, 26, size=size)
-    assert same(batches(shards, 26 - start, start, size), whole[start:])
+    for start in (1, 3, 4, 10, 11, 23):
+        assert same(batches(shards, 26 - start, start, size), whole[start:])
 
 
 def test_every_epoch_has_every_kept_pair_once_and_no_held_out_pair(flat):
