@@ -189,7 +189,6 @@ def test_a_connection_that_fails_is_told(server, fetch):
     refused(done, "the connection to Kaggle failed")
 
 
-@pytest.mark.slow
 def test_the_whole_archive_is_fetched(server, fetch, real_archive, tmp_path):
     if (
         real_archive.is_dir()
