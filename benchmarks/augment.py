@@ -1,6 +1,5 @@
 """7000 images into 35,000: the augment stage, and the loop one would write first."""
 
-import itertools
 from pathlib import Path
 
 import cv2
@@ -8,6 +7,8 @@ import cv2
 from benchmarks.measure import main
 from pipeline import augment, paths
 from pipeline.competition.index import read_index, whole_path
+
+QUARTERS = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
 
 def plain() -> int:
@@ -17,9 +18,8 @@ def plain() -> int:
     folder.mkdir()
     for number, row in enumerate(index[index["split"] == "train"].to_dict("records")):
         image = cv2.imread(str(whole_path(paths.RAW, row)))
-        turned = [image, cv2.flip(image, 1)]
-        turned += [cv2.rotate(image, code) for code in (0, 1, 2)]
-        for turn, result in zip(itertools.count(), turned, strict=False):
+        rotated = [cv2.rotate(image, code) for code in QUARTERS]
+        for turn, result in enumerate([image, cv2.flip(image, 1), *rotated]):
             cv2.imwrite(str(folder / f"{number}_{turn}.jpeg"), result)
     return len(list(folder.iterdir()))
 

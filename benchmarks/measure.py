@@ -1,7 +1,6 @@
 """Time a function in a process of its own, with the peak of its memory."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -18,13 +17,12 @@ def main(ways: dict[str, Callable[[], object]]) -> None:
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "result": result}))
 
 
-def measure(module: str, way: str, **environment: str) -> dict:
+def measure(module: str, way: str) -> dict:
     """What `python -m benchmarks.<module> <way>` reports."""
     run = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", way],
         capture_output=True,
         text=True,
-        env=os.environ | environment,
         check=False,
     )
     if run.returncode:

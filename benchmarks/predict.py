@@ -14,9 +14,7 @@ def prepare() -> None:
     paths.MODEL.mkdir()
     training = loop.begin(settings)
     training.generator.save_weights(paths.MODEL / "best.weights.h5")
-    write_card(
-        paths.MODEL, model="pix2pix", settings=settings.model_dump(), normalisation=pix2pix.NORMALISATION, validation=[]
-    )
+    write_card(paths.MODEL, model="pix2pix", settings=settings.model_dump(), normalisation=pix2pix.NORMALISATION)
 
 
 if __name__ == "__main__":
