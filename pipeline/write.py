@@ -8,7 +8,6 @@ import pandas as pd
 from pipeline import paths
 from pipeline.base.command import run
 from pipeline.base.files import replacing
-from pipeline.base.progress import progress
 from pipeline.competition import submission
 from pipeline.competition.images import read_images
 from pipeline.competition.index import boxes_of, filled_path, read_index
@@ -23,17 +22,16 @@ def main() -> None:
     test = index[index["split"] == "test"]
     names, boxes = test["filename"].tolist(), boxes_of(test)
     with replacing(paths.SUBMISSION) as path:
-        blocks = progress(encode_blocks(test, settings), "write", -(-len(test) // IMAGES_AT_ONCE), "block")
-        submission.write(path, names, boxes, blocks)
+        submission.write(path, names, boxes, encode_all(test, settings))
         submission.read(path, names, boxes)
 
 
-def encode_blocks(test: pd.DataFrame, settings: Submission) -> Iterator[np.ndarray]:
-    """The values of IMAGES_AT_ONCE filled images after the other, [n, 2, 75, 75, 3] in [0, 1]."""
+def encode_all(test: pd.DataFrame, settings: Submission) -> Iterator[np.ndarray]:
+    """The values of one filled image after the other, [2, 75, 75, 3] in [0, 1]."""
     for start in range(0, len(test), IMAGES_AT_ONCE):
         part = test.iloc[start : start + IMAGES_AT_ONCE]
         images = read_images(filled_path(paths.FILLED, row) for row in part.to_dict("records"))
-        yield submission.encode(images, boxes_of(part), settings.channels, settings.scale)
+        yield from submission.encode(images, boxes_of(part), settings.channels, settings.scale)
 
 
 if __name__ == "__main__":
