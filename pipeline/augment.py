@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.base.command import run
+from pipeline.base.command import run_stage
 from pipeline.base.files import replacing
 from pipeline.base.progress import progress
 from pipeline.competition.boxes import TURNS, turn_boxes, turn_image
@@ -64,4 +64,4 @@ def numbered(records: Iterator[Record], shards: int) -> Iterator[tuple[int, Reco
 
 
 if __name__ == "__main__":
-    run("augment", main)
+    run_stage("augment", main)

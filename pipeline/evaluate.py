@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.base.command import run
+from pipeline.base.command import run_stage
 from pipeline.base.files import replacing
 from pipeline.base.progress import say
 from pipeline.competition import submission
@@ -105,4 +105,4 @@ def make_sheet(
 
 
 if __name__ == "__main__":
-    run("evaluate", main)
+    run_stage("evaluate", main)

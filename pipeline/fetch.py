@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.base.command import run
+from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
 from pipeline.base.progress import progress, say
@@ -63,4 +63,4 @@ def check_counts(settings: Fetch, index: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    run("fetch", main)
+    run_stage("fetch", main)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline import paths
-from pipeline.base.command import run
+from pipeline.base.command import run_stage
 from pipeline.base.files import replacing
 from pipeline.competition.images import encode_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run("predict", main)
+    run_stage("predict", main)

@@ -1,7 +1,6 @@
 """Stage 3: train pix2pix from the shards; data/model holds its best and its last generator, and their card."""
 
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,11 +8,12 @@ import pandas as pd
 import tensorflow as tf
 
 from pipeline import paths
-from pipeline.base.command import run
+from pipeline.base.command import run_stage, stop_signals
+from pipeline.base.errors import BadInput
 from pipeline.base.files import remove, replacing
 from pipeline.base.progress import say
 from pipeline.competition.boxes import TURNS, cut
-from pipeline.competition.index import read_index, read_pairs, split_validation
+from pipeline.competition.index import masked_path, read_index, read_pairs, split_validation, whole_path
 from pipeline.competition.metric import rmse
 from pipeline.models import pix2pix
 from pipeline.params import Train, load_params
@@ -23,7 +23,7 @@ from pipeline.training.card import code_version, fingerprint, library_versions, 
 from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
 from pipeline.training.memory import keep_freed_memory
 from pipeline.training.precision import usable_precision
-from pipeline.training.shards import list_shards
+from pipeline.training.shards import CHECKSUMS, REMEDY, list_shards
 from pipeline.training.trained import in_batches
 
 FILLED_AT_ONCE = 8  # validation images
@@ -37,13 +37,17 @@ def main() -> None:
     settings = settings.model_copy(update={"precision": usable_precision(settings.precision)})
     index = read_index(paths.INDEX)
     held = split_validation(index, settings.validation_pairs, settings.seed)
+    pairs = index[held]
+    masked, truth, boxes = read_pairs(paths.RAW, pairs)
     shards = list_shards(paths.AUGMENTED)
 
     facts = settings.model_dump() | {"code": code_version(), "libraries": library_versions()}
-    work = paths.WORK / "checkpoints" / fingerprint([paths.INDEX, *map(Path, shards)], facts)[:16]
+    images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, whole_path)]
+    # The shards' checksums stand for the shards, just compared with them.
+    work = paths.WORK / "checkpoints" / fingerprint([paths.INDEX, paths.AUGMENTED / CHECKSUMS, *images], facts)[:16]
     training = loop.begin(settings)
-    if checkpoint := load_checkpoint(work):
-        loop.restore(training, *checkpoint)
+    if kept := load_checkpoint(work):
+        loop.restore(training, *kept)
         say(f"train: going on from step {training.step}, kept in {work}")
 
     keep = (index["split"] == "train").to_numpy() & ~held
@@ -57,11 +61,9 @@ def main() -> None:
         settings.seed,
     )
     calibration = batches(start=0).take(-(-CALIBRATED_ON // settings.batch_size))
-    pairs = index[held]
     say(
         f"train: {keep.sum()} pairs, {len(pairs)} more for validation, {training.generator.count_params():,} parameters"
     )
-    masked, truth, boxes = read_pairs(paths.RAW, pairs)
 
     def validate(generator: keras.Model) -> float:
         pix2pix.calibrate(generator, (masked for masked, _ in calibration))
@@ -69,13 +71,14 @@ def main() -> None:
         filled = np.stack(list(in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs")))
         return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
 
-    loop.train(
-        training,
-        settings,
-        batches(start=training.step),
-        validate,
-        lambda now: save_checkpoint(work, now.step, *loop.dump(now)),
-    )
+    def checkpoint(now: loop.Training) -> None:
+        save_checkpoint(work, now.step, *loop.dump(now))
+
+    try:
+        with stop_signals() as stopped:
+            loop.train(training, settings, batches(start=training.step), validate, checkpoint, stopped)
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        raise BadInput(f"a shard in {paths.AUGMENTED} changed while it was read ({error.message}); {REMEDY}") from None
     write_outputs(training, settings, pairs)
     remove(work)
 
@@ -105,4 +108,4 @@ def write_outputs(training: loop.Training, settings: Train, held: pd.DataFrame) 
 
 
 if __name__ == "__main__":
-    run("train", main)
+    run_stage("train", main)

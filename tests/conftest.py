@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy, copytree, ignore_patterns
 from typing import Any
 
 import pytest
@@ -95,3 +96,63 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Of a user whose home is empty, and who has activated the environment that runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    return {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+
+
+@pytest.fixture(scope="session")
+def run(environment):
+    """`run(folder, "dvc", "repro")`: status, and output with errors in one text."""
+
+    def call(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory, params_file, run):
+    """`new_project(folder, {"train.steps": 3})` makes a repository: the code as here, the demo recipe so changed."""
+    code = tmp_path_factory.mktemp("code")  # copied once, so that all repositories have the same
+    for name in ("pipeline", "recipes"):
+        copytree(REPO / name, code / name, ignore=ignore_patterns("__pycache__"))
+    ignored = (".gitignore", ".dvcignore", "data/archive/.gitignore", "submissions/.gitignore")
+    for name in (".dvc/config", "dvc.yaml", *ignored):
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(REPO / name, code / name)
+
+    def make(folder: Path, settings: dict[str, Any]) -> Path:
+        folder.mkdir(exist_ok=True)
+        run(folder, "git", "init", "--quiet")
+        run(folder, "dvc", "init", "--quiet")
+        copytree(code, folder, dirs_exist_ok=True)
+        params_file(folder, **settings)
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "commit", "--quiet", "--message", "a run")
+        return folder
+
+    return make

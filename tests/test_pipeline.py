@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
+from shutil import copytree
 
 import cv2
 import numpy as np
@@ -43,64 +42,6 @@ SETTINGS = {
 STAGES = ["fetch", "augment", "train", "predict", "write", "evaluate"]
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """Of a user whose home is empty, and who has activated the environment that runs the tests."""
-    home = tmp_path_factory.mktemp("home")
-    return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }
-
-
-@pytest.fixture(scope="module")
-def run(environment):
-    """`run(folder, "dvc", "repro")`: status, and output with errors in one text."""
-
-    def call(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert not check or done.returncode == 0, done.stdout
-        return done
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def new_project(tmp_path_factory, repo, params_file, run):
-    """`new_project(folder)` makes a repository with the code as it is here and the settings above, all committed."""
-    code = tmp_path_factory.mktemp("code")  # copied once, so that all repositories have the same
-    for name in ("pipeline", "recipes"):
-        copytree(repo / name, code / name, ignore=ignore_patterns("__pycache__"))
-    ignored = (".gitignore", ".dvcignore", "data/archive/.gitignore", "submissions/.gitignore")
-    for name in (".dvc/config", "dvc.yaml", *ignored):
-        (code / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(repo / name, code / name)
-    params_file(code, **SETTINGS)
-
-    def make(folder: Path) -> Path:
-        run(folder, "git", "init", "--quiet")
-        run(folder, "dvc", "init", "--quiet")
-        copytree(code, folder, dirs_exist_ok=True)
-        commit(folder, run)
-        return folder
-
-    return make
-
-
 def commit(folder: Path, run) -> None:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "a run")
@@ -124,7 +65,7 @@ def sha256(path: Path) -> str:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, new_project, run):
     """A repository after its first `dvc repro`, not yet committed, and what DVC printed."""
-    folder = new_project(tmp_path_factory.mktemp("first"))
+    folder = new_project(tmp_path_factory.mktemp("first"), SETTINGS)
     return folder, run(folder, "dvc", "repro").stdout
 
 
@@ -343,7 +284,7 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
     tmp_path, project, new_project, run, environment
 ):
     """In a repository of its own, so this is the second clean run as well."""
-    folder = new_project(tmp_path)
+    folder = new_project(tmp_path, SETTINGS)
     command = ["dvc", "repro", "train"]
     with subprocess.Popen(
         command,

@@ -9,38 +9,19 @@ Folders above Training_Data, a masked_info.csv one level up and files such as .D
 What could write outside the folder, or fill the disk, is refused before the first byte is written.
 """
 
-import lzma
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipeline.base.errors import BadInput
+from pipeline.base.errors import DAMAGED, BadInput
 from pipeline.competition.index import TABLE
 
 FILE_LIMIT = 64 * 2**20  # bytes; the largest photograph has 100 kB, the largest csv 250 kB
 ARCHIVE_LIMIT = 8 * 2**30  # bytes unpacked; the real archive has 300 MB
-
 NAME_LIMIT = 200  # bytes of a path in the archive, so that it can be written below any folder
-
-# What the decoders of damaged or unknown archives raise, which zipfile passes on.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    IndexError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 # An archive's file: its size in bytes, and a call that opens it for reading.
 Source = tuple[int, Callable[[], IO[bytes]]]
@@ -55,7 +36,7 @@ def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> I
         try:
             with opener() as source:
                 data = source.read()
-        except UNREADABLE as error:
+        except (*DAMAGED, MemoryError) as error:  # lzma data may ask for any amount of memory
             raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +120,7 @@ def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source | None]]:
     try:
         archive = zipfile.ZipFile(path)
         entries = archive.infolist()
-    except UNREADABLE as error:
+    except DAMAGED as error:
         raise BadInput(f"{path} is not a whole zip file ({error}); get it again") from None
     for entry in entries:
         name = entry.filename

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import BadInput
+from pipeline.base.files import sha256
 
 CARD = "card.json"
 NEEDED = {"model", "settings", "normalisation", "weights"}
@@ -17,7 +18,7 @@ LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
 
 def write_card(folder: Path, **facts: Any) -> None:
     """Write a model's card: the facts given, the weights' checksums, the versions of the code and of the libraries."""
-    weights = {path.name: fingerprint([path], {}) for path in sorted(folder.glob("*.weights.h5"))}
+    weights = {path.name: sha256(path) for path in sorted(folder.glob("*.weights.h5"))}
     versions = {"code": code_version(), "python": platform.python_version(), "libraries": library_versions()}
     card = {**facts, "weights": weights, **versions}
     (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -58,6 +59,5 @@ def fingerprint(files: list[Path], facts: dict[str, Any]) -> str:
     """sha256 over facts and the content of files: the key of everything that depends on just these."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(sha256(path).encode())
     return digest.hexdigest()

@@ -4,32 +4,16 @@ A checkpoint is an uncompressed .npz: a zip, which holds a checksum of each arra
 """
 
 import json
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import DAMAGED
 from pipeline.base.files import remove, replacing
 from pipeline.base.progress import say
 
-# What numpy and zipfile raise for bytes that are missing or wrong, wherever in the file they are.
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    IndexError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 KEPT = 2  # so that there is an earlier one where the latest is damaged
 
 
@@ -49,6 +33,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     """
     for path in reversed(list_checkpoints(folder)):
         try:
+            check(path)
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             names, state = json.loads(str(arrays.pop("state")))
@@ -59,6 +44,13 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             say(f"train: the checkpoint {path} is damaged ({error}) and was removed")
             remove(path)
     return None
+
+
+def check(path: Path) -> None:
+    """Compare all that a zip holds with its checksums. Raises one of DAMAGED."""
+    with zipfile.ZipFile(path) as file:
+        if broken := file.testzip():
+            raise ValueError(f"the checksum of {broken} is another")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

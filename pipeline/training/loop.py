@@ -103,10 +103,12 @@ def train(
     batches: tf.data.Dataset,
     validate: Callable[[keras.Model], float],
     checkpoint: Callable[[Training], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Go on to settings.steps. `batches` begins at training.step; `validate` gives a generator's validation RMSE.
 
-    Raises BadInput naming the step at which a loss is no longer finite; the last checkpoint is from before it.
+    Raises BadInput naming the step at which a loss or a weight is no longer finite; checkpoints and the best weights
+    are from before it. Where `stopped` says so after a step, that step is kept and KeyboardInterrupt raised.
     """
     step = make_step(training, settings.lambda_l1)
     every = math.ceil(settings.steps / CURVE_POINTS)
@@ -115,19 +117,36 @@ def train(
         losses = {name: float(loss) for name, loss in step(masked, whole).items()}
         training.step += 1
         if not all(map(math.isfinite, losses.values())):
-            raise BadInput(
-                f"the loss at step {training.step} is not finite ({losses}); the last checkpoint was kept: lower "
-                f"train.learning_rate, or train.precision: float32"
-            )
+            raise diverged(f"the loss at step {training.step} is not finite ({losses})")
         add_losses(training, losses, every)
-        if training.step % settings.validate_every == 0 or training.step == settings.steps:
+        last, stop = training.step == settings.steps, stopped()
+        validating = training.step % settings.validate_every == 0 or last
+        saving = (training.step % settings.checkpoint_every == 0 and not last) or stop
+        if validating or saving:
+            check_variables(training)  # the losses are of the weights before the step
+        if validating:
             rmse = validate(training.generator)
+            check_variables(training)  # validation measures the generator's statistics
             if rmse < min((row["rmse"] for row in training.validation), default=math.inf):
                 training.best = snapshot(training.generator)
             training.validation.append({"step": training.step, "rmse": rmse})
             say(f"step {training.step}: validation RMSE {rmse:.4f}, L1 {losses['generator_l1']:.4f}")
-        if training.step % settings.checkpoint_every == 0 and training.step < settings.steps:
+        if saving:
             checkpoint(training)
+        if stop:
+            raise KeyboardInterrupt(f"after step {training.step}, which was kept")
+
+
+def check_variables(training: Training) -> None:
+    """Raises BadInput where a weight, a statistic or an optimizer's mean is not finite."""
+    for name, variable in training.variables().items():
+        if not keras.ops.all(keras.ops.isfinite(variable)):
+            raise diverged(f"after step {training.step} the weights are not finite ({name})")
+
+
+def diverged(what: str) -> BadInput:
+    """The error of a training that cannot go on, with the remedy."""
+    return BadInput(f"{what}; the last checkpoint was kept: lower train.learning_rate, or train.precision: float32")
 
 
 def add_losses(training: Training, losses: dict[str, float], every: int) -> None:

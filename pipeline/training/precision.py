@@ -1,4 +1,4 @@
-"""Which precision this machine can train in."""
+"""Which precision this machine can compute in."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def usable_precision(wanted: str) -> str:
     """
     if wanted == "float32" or tf.config.list_physical_devices("GPU") or "avx512" in cpu_flags():
         return wanted
-    say(f"train.precision: this processor cannot compute in {wanted}; training in float32 instead, which is slower")
+    say(f"train.precision: this processor cannot compute in {wanted}; it is done in float32, which is slower")
     return "float32"
 
 

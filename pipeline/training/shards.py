@@ -1,9 +1,13 @@
 """TFRecord shards: how an image is written into them and parsed again.
 
 A record holds `image` (the bytes of an encoded file), `boxes` (int64 [4]: row and column of box 1, of box 2) and
-`pair` (the row of data/index.csv that it comes from). TFRecord keeps a checksum with each record.
+`pair` (the row of data/index.csv that it comes from). TFRecord keeps a checksum with each record; a file beside the
+shards holds those of the whole shards, since nothing in one tells that its last records are gone.
 """
 
+import errno
+import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
+from pipeline.base.files import sha256
+
+CHECKSUMS = "checksums.json"  # sha256 of each shard, by its name
+REMEDY = "`dvc checkout` or `dvc repro augment` brings it back"
 
 
 class Record(NamedTuple):
@@ -29,15 +37,23 @@ FEATURES = {
 
 
 def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int) -> Iterator[Record]:
-    """Append each record to the shard whose number stands before it, in order, yielding it when written."""
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(tf.io.TFRecordWriter(str(folder / f"{shard:03d}-of-{shards:03d}.tfrecord")))
-            for shard in range(shards)
-        ]
-        for shard, record in records:
-            writers[shard].write(serialize(record))
-            yield record
+    """Append each record to the shard whose number stands before it, in order, yielding it when written.
+
+    The shards' checksums are written when the records end. Raises OSError where the disk takes no more.
+    """
+    paths = [folder / f"{shard:03d}-of-{shards:03d}.tfrecord" for shard in range(shards)]
+    try:
+        with ExitStack() as stack:
+            writers = [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
+            for shard, record in records:
+                writers[shard].write(serialize(record))
+                yield record
+    except tf.errors.OpError as error:  # it tells the system's error in words only
+        path, _, reason = error.message.rpartition("; ")
+        code = {os.strerror(code): code for code in errno.errorcode}.get(reason, errno.EIO)
+        raise OSError(code, reason, path) from None
+    checksums = {path.name: sha256(path) for path in paths}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
 
 
 def serialize(record: Record) -> bytes:
@@ -49,11 +65,17 @@ def serialize(record: Record) -> bytes:
 
 
 def list_shards(folder: Path) -> list[str]:
-    """The shards' paths, in order. Raises BadInput where there is none or one of them is missing."""
-    names = sorted(str(path) for path in folder.glob("*-of-*.tfrecord"))
-    if not names or len(names) != int(names[0].removesuffix(".tfrecord").rsplit("-", 1)[1]):
-        raise BadInput(f"{folder} does not hold a full set of shards; `dvc repro augment` makes it")
-    return names
+    """The shards' paths, in order. Raises BadInput naming the one that is missing or not as it was written."""
+    try:
+        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name, checksum in checksums.items():
+            if sha256(folder / name) != checksum:
+                raise BadInput(f"{folder / name} is damaged: its bytes are not those of its checksum; {REMEDY}")
+    except FileNotFoundError as error:
+        raise BadInput(f"{error.filename} is missing; {REMEDY}") from None
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{folder / CHECKSUMS} is damaged ({error}); {REMEDY}") from None
+    return [str(folder / name) for name in checksums]
 
 
 def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:

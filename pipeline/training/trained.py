@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
+from pipeline.base.files import sha256
 from pipeline.base.progress import progress
 from pipeline.models import pix2pix
-from pipeline.training.card import fingerprint, read_card
+from pipeline.training.card import read_card
+from pipeline.training.precision import usable_precision
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -18,19 +20,19 @@ Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def load_fill(folder: Path, weights: str) -> Fill:
     """The function (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled uint8 of the model in `folder`.
 
-    weights is "best" or "last". Network, precision and number of threads are those on the model's card. Raises
-    BadInput where the card or the weights are missing, damaged or of another network. Must come before any other use
-    of TensorFlow, which fixes its threads then.
+    weights is "best" or "last". Network and number of threads are those on the model's card, and so is the precision
+    where this machine has it. Raises BadInput where the card or the weights are missing, damaged or of another
+    network. Must come before any other use of TensorFlow, which fixes its threads then.
     """
     card = read_card(folder)
     if card["normalisation"] != pix2pix.NORMALISATION:
         raise BadInput(f"{folder} was trained on {card['normalisation']!r}, this code gives {pix2pix.NORMALISATION!r}")
     settings = card["settings"]
     tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
-    generator = pix2pix.build_generator(settings["filters"], settings["precision"])
+    generator = pix2pix.build_generator(settings["filters"], usable_precision(settings["precision"]))
     path = folder / f"{weights}.weights.h5"
     try:
-        if fingerprint([path], {}) != card["weights"][path.name]:
+        if sha256(path) != card["weights"][path.name]:
             raise ValueError("its checksum is not the one on the card")
         generator.load_weights(path)
     except (OSError, ValueError, KeyError) as error:

@@ -8,26 +8,26 @@ import sys
 
 import pytest
 
-from pipeline.base.command import run
+from pipeline.base.command import lock, run, stop_signals
 from pipeline.base.errors import BadInput
 
 
-def script(body):
+def script(body, how="run"):
     return f"""
 import errno, time
-from pipeline.base.command import run
+from pipeline.base.command import run, run_stage, stop_signals
 from pipeline.base.errors import BadInput
 
 def main():
     {body}
 
-run("stage", main)
+{how}("stage", main)
 """
 
 
-def start(body, repo, tmp_path):
+def start(body, repo, tmp_path, how="run"):
     return subprocess.Popen(
-        [sys.executable, "-c", script(body)],
+        [sys.executable, "-c", script(body, how)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(repo)},
         stdout=subprocess.PIPE,
@@ -67,13 +67,87 @@ def test_what_succeeds_is_silent(repo, tmp_path):
     assert process.returncode == 0
 
 
-def test_ctrl_c_is_130_and_says_how_to_go_on(repo, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_130_and_says_how_to_go_on(repo, tmp_path, number):
     process = start("print('ready', flush=True); time.sleep(60)", repo, tmp_path)
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Traceback" not in err and "stage: interrupted" in err and "dvc repro" in err
+    assert err == "\nstage: interrupted; `dvc repro` goes on from here\n"
+
+
+NOTING = """
+    with stop_signals() as stopped:
+        print('ready', flush=True)
+        while not stopped():
+            time.sleep(0.01)
+        print('noted', flush=True)
+        time.sleep(60 if {wait} else 0)
+    raise KeyboardInterrupt('at tea')
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_noted_signal_waits_for_what_is_under_way(repo, tmp_path, number):
+    process = start(NOTING.format(wait=False), repo, tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "noted\n")
+    assert err == "\nstage: interrupted at tea; `dvc repro` goes on from here\n"
+
+
+def test_a_second_signal_does_not_wait(repo, tmp_path):
+    process = start(NOTING.format(wait=True), repo, tmp_path)
+    for line in ("ready\n", "noted\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "stage: interrupted;" in err
+
+
+def test_the_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError), stop_signals():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+        raise ValueError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+SLEEP = "print('ready', flush=True); time.sleep(60)"
+
+
+def test_a_second_stage_in_one_folder_is_refused_until_the_first_is_gone(repo, tmp_path):
+    first = start(SLEEP, repo, tmp_path, "run_stage")
+    assert first.stdout.readline() == "ready\n"
+    second = start(SLEEP, repo, tmp_path, "run_stage")
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert err == "stage: another stage is at work in this folder; run again when it is done\n"
+    first.kill()  # whichever way it ends
+    first.communicate(timeout=60)
+    assert start("pass", repo, tmp_path, "run_stage").communicate(timeout=60) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_commands_and_other_folders_are_not_held_up(repo, tmp_path):
+    (tmp_path / "other").mkdir()
+    first = start(SLEEP, repo, tmp_path, "run_stage")
+    assert first.stdout.readline() == "ready\n"
+    assert start("pass", repo, tmp_path, "run").communicate(timeout=60) == ("", "")
+    assert start("pass", repo, tmp_path / "other", "run_stage").communicate(timeout=60) == ("", "")
+    first.kill()
+    first.communicate(timeout=60)
+
+
+def test_a_lock_is_let_go_of_when_the_block_ends_or_raises(tmp_path):
+    with pytest.raises(ValueError), lock(str(tmp_path)):
+        with pytest.raises(BadInput, match="another stage"), lock(str(tmp_path)):
+            pass
+        raise ValueError
+    with lock(str(tmp_path)):
+        pass
 
 
 def fail(error):
@@ -85,7 +159,7 @@ def fail(error):
     [
         (BadInput("no"), "here: no"),
         (KeyboardInterrupt(), 130),
-        (OSError(errno.EDQUOT, "Quota exceeded", "f"), "here: Quota exceeded: f; nothing was half-written"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "f"), "here: Disk quota exceeded: f; nothing was half-written"),
     ],
 )
 def test_the_exit_code(error, code):

@@ -1,5 +1,10 @@
 """Outputs are whole or absent."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from pipeline.base.files import remove, replacing
@@ -104,3 +109,43 @@ def test_remove_deletes_a_link_alone(tmp_path):
     remove(tmp_path / "out")
     assert list(tmp_path.iterdir()) == [tmp_path / "target"]
     assert holds(tmp_path / "target", "folder", "kept")
+
+
+WRITER = """
+from pathlib import Path
+from pipeline.base.files import replacing
+
+for text in "ab":
+    with replacing(Path("out")) as folder:
+        folder.mkdir()
+        for number in range(3000):
+            (folder / f"{text}{number}").touch()
+        print(text, flush=True)
+"""
+
+
+def test_a_folder_whose_writer_is_killed_while_it_takes_the_name_is_whole(tmp_path, repo):
+    """Removing the old one takes some tens of milliseconds here."""
+    for milliseconds in range(0, 30, 6):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(repo)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while process.stdout.readline() != "b\n":
+                pass
+            time.sleep(milliseconds / 1000)
+            process.kill()
+        if (tmp_path / "out").exists():  # it is absent for the moment between two renames
+            found = {path.name for path in (tmp_path / "out").iterdir()}
+            assert found in [{f"{text}{number}" for number in range(3000)} for text in "ab"]
+
+
+def test_a_retired_folder_that_a_killed_run_left_is_removed(tmp_path):
+    make(tmp_path / "out.old.partial", "folder", "older")
+    make(tmp_path / "out", "folder", "old")
+    with replacing(tmp_path / "out") as partial:
+        make(partial, "folder", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"] and holds(tmp_path / "out", "folder", "new")

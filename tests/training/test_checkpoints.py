@@ -1,7 +1,12 @@
 """Checkpoints: what is saved is loaded to the bit, a damaged one never, and two are kept."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 
@@ -100,6 +105,34 @@ def test_a_cut_checkpoint_is_named_removed_and_the_earlier_one_used(tmp_path, ca
     message = capsys.readouterr().err
     assert str(latest) in message and "damaged" in message and len(message.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=6)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(CHANGES, st.floats(0, 1))
+def test_whatever_bytes_are_changed_or_cut_what_is_loaded_was_saved(changes, kept):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save(folder, 1, 2)
+        latest = list_checkpoints(folder)[-1]
+        data = bytearray(latest.read_bytes())
+        for share, change in changes:
+            data[int(share * len(data))] ^= change
+        latest.write_bytes(data[: round(kept * len(data))])
+        found = load_checkpoint(folder)
+        assert same(found, 2 if latest.exists() else 1)
+
+
+def test_an_array_of_absurd_size_is_refused_before_it_is_made(tmp_path, capsys):
+    save(tmp_path, 1, 2)
+    latest = list_checkpoints(tmp_path)[-1]
+    data = latest.read_bytes()
+    assert data.count(b"(3, 2), }        ") == 1
+    latest.write_bytes(data.replace(b"(3, 2), }        ", b"(3, 2999999999), }"[:17]))
+    assert same(load_checkpoint(tmp_path), 1)
+    assert "checksum" in capsys.readouterr().err
 
 
 def test_when_all_are_damaged_there_is_none(tmp_path, capsys):

@@ -217,6 +217,80 @@ def test_a_batch_that_is_no_number_ends_it_with_the_last_checkpoint_sound(tmp_pa
     assert all(np.isfinite(value).all() for value in arrays.values())
 
 
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+@pytest.mark.parametrize("validate_every", [1, 2])
+def test_a_last_step_that_leaves_no_number_is_noticed(tmp_path, shards, part, validate_every):
+    """The losses are of the weights before it, and filled pixels are whole numbers whatever the weights are."""
+    chosen = settings(steps=3, validate_every=validate_every)
+    training = loop.begin(chosen)
+
+    def checkpoint(now) -> None:
+        save_checkpoint(tmp_path, now.step, *loop.dump(now))
+        if now.step == 2:
+            getattr(now, f"{part}_optimizer").learning_rate.assign(np.inf)
+
+    with pytest.raises(BadInput, match="after step 3 the weights are not finite .*learning_rate"):
+        loop.train(training, chosen, batches(shards, chosen), lambda _: 0.5, checkpoint)
+    arrays, state = load_checkpoint(tmp_path)
+    assert state["step"] == 2
+    assert all(np.isfinite(value).all() for value in arrays.values())
+    assert all(np.isfinite(weight).all() for weight in training.best)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_checkpoint_never_holds_what_is_no_number(tmp_path, shards, every):
+    chosen = settings(learning_rate=1e39, validate_every=100, checkpoint_every=every)
+    with pytest.raises(BadInput, match="not finite"):
+        loop.train(
+            loop.begin(chosen),
+            chosen,
+            batches(shards, chosen),
+            lambda _: 0.5,
+            lambda now: save_checkpoint(tmp_path, now.step, *loop.dump(now)),
+        )
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_statistics_that_are_no_number_are_never_the_best(shards):
+    chosen = settings(steps=2, validate_every=1)
+    training, values = loop.begin(chosen), iter([0.5, 0.1])
+
+    def validate(generator) -> float:
+        rmse = next(values)
+        if rmse < 0.5:
+            statistic = next(variable for variable in generator.variables if variable.path.endswith("moving_variance"))
+            statistic.assign(np.full(statistic.shape, np.nan))
+        return rmse
+
+    with pytest.raises(BadInput, match="after step 2 the weights are not finite"):
+        loop.train(training, chosen, batches(shards, chosen), validate, nothing)
+    assert [row["rmse"] for row in training.validation] == [0.5]
+    assert all(np.isfinite(weight).all() for weight in training.best)
+
+
+@pytest.mark.parametrize("at", [3, 4, STEPS])
+def test_stopped_it_keeps_that_step_and_ends_as_if_it_had_not_been(tmp_path, uninterrupted, shards, validate, at):
+    """Between two checkpoints, right after a validation, and after the last step."""
+    chosen, calls = settings(checkpoint_every=100), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CURVE_POINTS", 4)
+        with pytest.raises(KeyboardInterrupt, match=f"after step {at}, which was kept"):
+            loop.train(
+                loop.begin(chosen),
+                chosen,
+                batches(shards, chosen),
+                validate,
+                lambda now: save_checkpoint(tmp_path, now.step, *loop.dump(now)),
+                lambda: calls.append(1) or len(calls) == at,
+            )
+        assert [path.name for path in list_checkpoints(tmp_path)] == [f"step-{at:08d}.npz"]
+        training = loop.begin(chosen)
+        loop.restore(training, *load_checkpoint(tmp_path))
+        go_on(training, chosen, shards, validate)
+    (arrays, state), (expected, expected_state) = loop.dump(training), loop.dump(uninterrupted[0])
+    assert same(arrays, expected) and state == expected_state
+
+
 def test_steps_on_one_batch_lower_its_loss(shards):
     chosen = settings(filters=4, learning_rate=2e-3)
     training = loop.begin(chosen)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
-from pipeline.training.shards import Record, list_shards, parse, write_shards
+from pipeline.training.shards import CHECKSUMS, Record, list_shards, parse, write_shards
 
 
 def some_records(n: int) -> list[Record]:
@@ -50,39 +50,84 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     for name in ("once", "again"):
         write(tmp_path / name, some_records(6), 2)
     once, again = ([path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("once", "again"))
-    assert once == again and len(once) == 2
+    assert once == again and len(once) == 3
 
 
-def test_any_flipped_byte_of_a_shard_is_noticed(tmp_path):
-    write(tmp_path / "shards", [Record(b"image", np.array([[1, 2], [3, 4]]), 5)], 1)
-    path = next((tmp_path / "shards").iterdir())
+def refused(folder, path) -> str:
+    with pytest.raises(BadInput) as refusal:
+        list_shards(folder)
+    assert str(path) in str(refusal.value) and "dvc repro augment" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_any_flipped_byte_of_a_shard_is_noticed_before_and_while_it_is_read(tmp_path):
+    write(tmp_path, [Record(b"image", np.array([[1, 2], [3, 4]]), 5)], 1)
+    path = tmp_path / "000-of-001.tfrecord"
     data = path.read_bytes()
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        assert "is damaged" in refused(tmp_path, path)
         with pytest.raises(tf.errors.DataLossError):
             read([str(path)])
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_shard_cut_between_two_records_is_noticed(tmp_path, kept):
+    """TensorFlow reads such a file without a word."""
+    write(tmp_path / "whole", some_records(3), 1)
+    write(tmp_path / "part", some_records(3)[:kept], 1)
+    path = tmp_path / "whole" / "000-of-001.tfrecord"
+    cut = (tmp_path / "part" / path.name).read_bytes()
+    assert path.read_bytes().startswith(cut)
+    path.write_bytes(cut)
+    assert len(read([str(path)])) == kept
+    assert "is damaged" in refused(tmp_path / "whole", path)
+
+
 def test_a_shard_cut_inside_a_record_is_noticed(tmp_path):
-    write(tmp_path / "shards", some_records(2), 1)
-    path = next((tmp_path / "shards").iterdir())
+    write(tmp_path, some_records(2), 1)
+    path = tmp_path / "000-of-001.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])
+    assert "is damaged" in refused(tmp_path, path)
     with pytest.raises(tf.errors.DataLossError):
         read([str(path)])
+
+
+def test_shards_that_changed_places_are_noticed(tmp_path):
+    write(tmp_path, some_records(4), 2)
+    one, other = sorted(tmp_path.glob("*.tfrecord"))
+    one.rename(tmp_path / "third")
+    other.rename(one)
+    (tmp_path / "third").rename(other)
+    refused(tmp_path, one)
 
 
 @pytest.mark.parametrize("missing", range(3))
 def test_a_missing_shard_is_refused(tmp_path, missing):
     write(tmp_path, some_records(6), 3)
-    sorted(tmp_path.iterdir())[missing].unlink()
-    with pytest.raises(BadInput, match="full set of shards.*dvc repro augment"):
-        list_shards(tmp_path)
+    path = tmp_path / f"{missing:03d}-of-003.tfrecord"
+    path.unlink()
+    assert "is missing" in refused(tmp_path, path)
 
 
 def test_no_shard_at_all_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(BadInput, match="full set of shards"):
-            list_shards(folder)
+        assert "is missing" in refused(folder, folder / CHECKSUMS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"text"', b"7"])
+def test_damaged_checksums_are_refused(tmp_path, content):
+    write(tmp_path, some_records(2), 1)
+    (tmp_path / CHECKSUMS).write_bytes(content)
+    assert "is damaged" in refused(tmp_path, tmp_path / CHECKSUMS)
+
+
+def test_shards_not_written_to_the_end_are_refused(tmp_path):
+    writing = write_shards(tmp_path, ((0, record) for record in some_records(3)), 1)
+    next(writing)
+    writing.close()
+    refused(tmp_path, tmp_path / CHECKSUMS)
 
 
 def test_shards_are_listed_in_order(tmp_path):

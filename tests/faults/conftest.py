@@ -1,0 +1,104 @@
+"""A tiny competition, as far as each stage needs it, in folders of the tests' own."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+SETTINGS = {
+    "fetch.demo.pairs_per_class": 3,
+    "fetch.demo.test_images": 3,
+    "fetch.demo.seed": 8,
+    "augment.shards": 3,
+    "train.steps": 40,
+    "train.batch_size": 2,
+    "train.precision": "float32",
+    "train.shuffle_buffer": 10,
+    "train.filters": 2,
+    "train.validation_pairs": 2,
+    "train.validate_every": 10,
+    "train.checkpoint_every": 2,
+    "evaluate.samples": 2,
+}
+STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict:
+    """The settings of these folders."""
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def augmented_once(tmp_path_factory, params_file, run_stage) -> Path:
+    """A folder after the first two stages. Look, do not touch."""
+    folder = tmp_path_factory.mktemp("augmented")
+    params_file(folder, **SETTINGS)
+    for stage in STAGES[:2]:
+        done = run_stage(stage, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, augmented_once, run_stage) -> Path:
+    """A folder after all stages. Look, do not touch."""
+    folder = copytree(augmented_once, tmp_path_factory.mktemp("finished") / "folder")
+    for stage in STAGES[2:]:
+        done = run_stage(stage, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def augmented(augmented_once, tmp_path) -> Path:
+    """A copy of the folder after the first two stages."""
+    return copytree(augmented_once, tmp_path / "augmented")
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path) -> Path:
+    """A copy of the folder after all stages."""
+    return copytree(finished_once, tmp_path / "finished")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory, new_project, run) -> Path:
+    """A repository after one `dvc repro`. Look, do not touch."""
+    folder = new_project(tmp_path_factory.mktemp("uninterrupted"), SETTINGS)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start_stage(repo) -> Callable[..., subprocess.Popen]:
+    """`start_stage("train", folder)`: the stage at work, stdout and stderr in one stream."""
+
+    def start(name: str, cwd: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.{name}"],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(repo), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, str]]:
+    """`tree(folder)`: the checksum of every file below the folder, by its path."""
+
+    def read(folder: Path) -> dict[str, str]:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return read

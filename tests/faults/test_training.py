@@ -1,0 +1,165 @@
+"""The train stage stopped, on damaged shards, on other images: nothing lost, nothing trained on that is not whole."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree
+
+import cv2
+import pytest
+import yaml
+
+from pipeline import paths
+from pipeline.competition.index import masked_path, read_index, split_validation, whole_path
+
+
+def set_train(folder: Path, **changes) -> None:
+    path = folder / paths.PARAMS
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["train"] |= changes
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def read_until(process: subprocess.Popen, beginning: str) -> None:
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+    pytest.fail(f"{beginning!r} never came")
+
+
+def checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("step-")) for path in (folder / paths.WORK).rglob("step-*.npz"))
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, augmented_once, start_stage) -> tuple[Path, subprocess.CompletedProcess]:
+    """A folder whose training was interrupted by Ctrl-C, and how that ended."""
+    folder = copytree(augmented_once, tmp_path_factory.mktemp("interrupted") / "folder")
+    set_train(folder, checkpoint_every=1000)
+    process = start_stage("train", folder)
+    read_until(process, "step 10:")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    return folder, subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_in_one_line_how_to_go_on(interrupted):
+    folder, done = interrupted
+    assert done.returncode == 130
+    (step,) = checkpoints(folder)
+    assert 10 <= step < 40
+    line = f"train: interrupted after step {step}, which was kept; `dvc repro` goes on from here"
+    assert done.stdout.splitlines()[-1] == line and "Traceback" not in done.stdout
+    assert not (folder / paths.MODEL).exists() and not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_there_to_the_same_bytes(interrupted, tmp_path, finished_once, run_stage):
+    folder = copytree(interrupted[0], tmp_path / "folder")
+    (step,) = checkpoints(folder)
+    done = run_stage("train", folder)
+    assert done.returncode == 0 and f"going on from step {step}" in done.stderr
+    for name in ("best", "last"):
+        path = paths.MODEL / f"{name}.weights.h5"
+        assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
+    for path in (paths.LOSSES, paths.VALIDATION):
+        assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
+    assert checkpoints(folder) == []
+
+
+@pytest.mark.slow
+def test_sigterm_is_as_ctrl_c(augmented, start_stage):
+    set_train(augmented, checkpoint_every=1000)
+    process = start_stage("train", augmented)
+    read_until(process, "step 10:")
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    (step,) = checkpoints(augmented)
+    assert process.returncode == 130 and f"interrupted after step {step}" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [masked_path, whole_path])
+def test_another_validation_image_is_another_training(interrupted, tmp_path, start_stage, part):
+    folder = copytree(interrupted[0], tmp_path / "folder")
+    settings = yaml.safe_load((folder / paths.PARAMS).read_text(encoding="utf-8"))["train"]
+    index = read_index(folder / paths.INDEX)
+    held = index[split_validation(index, settings["validation_pairs"], settings["seed"])]
+    path = part(folder / paths.RAW, held.iloc[-1].to_dict())
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    process = start_stage("train", folder)
+    line = next(line for line in process.stdout if line.startswith("train: "))
+    process.kill()
+    process.communicate(timeout=60)
+    assert "parameters" in line and "going on from" not in line
+
+
+@pytest.mark.parametrize("fault", ["flipped", "cut", "missing"])
+def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmented, run_stage, fault):
+    shard = augmented / paths.AUGMENTED / "001-of-003.tfrecord"
+    data = bytearray(shard.read_bytes())
+    first = 16 + int.from_bytes(data[:8], "little")  # TFRecord: length, its checksum, the record, its checksum
+    data[len(data) // 2] ^= 0x40
+    shard.write_bytes(data if fault == "flipped" else data[:first])
+    if fault == "missing":
+        shard.unlink()
+    done = run_stage("train", augmented)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ")]
+    assert line.startswith(f"train: {paths.AUGMENTED}/001-of-003.tfrecord is ") and "`dvc repro augment`" in line
+    assert not (augmented / paths.WORK).exists() and not (augmented / paths.MODEL).exists()
+
+
+@pytest.mark.slow
+def test_a_shard_damaged_while_it_is_read_ends_it_in_one_line(augmented, start_stage):
+    set_train(augmented, steps=100_000, checkpoint_every=1)
+    process = start_stage("train", augmented)
+    read_until(process, "step 10:")
+    for path in (augmented / paths.AUGMENTED).glob("*.tfrecord"):
+        with path.open("r+b") as file:
+            file.write(b"\xff" * 20)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1 and "Traceback" not in output
+    last = output.splitlines()[-1]
+    assert last.startswith("train: a shard in data/augmented changed while it was read (") and "dvc repro" in last
+    assert checkpoints(augmented)
+
+
+def test_numbers_beyond_all_bounds_end_it_in_one_line(augmented, run_stage):
+    set_train(augmented, learning_rate=1e39, steps=1)
+    done = run_stage("train", augmented)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("train: after step 1 the weights are not finite") and "learning_rate" in last
+    assert not (augmented / paths.MODEL).exists()
+
+
+def without_avx512(command: list[str], flags: Path) -> list[str]:
+    """The command where Linux says, and oneDNN believes, that the processor has no AVX-512."""
+    mounted = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
+    return ["unshare", "--mount", "env", "ONEDNN_MAX_CPU_ISA=AVX2", "sh", "-c", mounted, str(flags), *command]
+
+
+@pytest.mark.slow
+def test_a_bfloat16_model_fills_where_the_processor_cannot_compute_in_it(finished, repo, run_stage, tree):
+    """TensorFlow would abort the process."""
+    flags = finished / "cpuinfo"
+    flags.write_text("flags : fpu sse avx avx2\n", encoding="ascii")
+    if subprocess.run(without_avx512(["true"], flags), capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount over /proc/cpuinfo")
+    float32 = tree(finished / paths.FILLED)
+    card = finished / paths.MODEL / "card.json"
+    card.write_text(card.read_text(encoding="utf-8").replace('"float32"', '"mixed_bfloat16"'), encoding="utf-8")
+    done = subprocess.run(
+        without_avx512([sys.executable, "-m", "pipeline.predict"], flags),
+        cwd=finished,
+        env={**os.environ, "PYTHONPATH": str(repo), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "this processor cannot compute in mixed_bfloat16" in done.stderr
+    assert tree(finished / paths.FILLED).keys() == float32.keys()
