@@ -11,6 +11,7 @@ AUGMENTED = Path("data/augmented")
 MODEL = Path("data/model")
 FILLED = Path("data/filled")
 SUBMISSION = Path("submissions/submission.csv")
+LEDGER = Path("submissions/ledger.csv")  # in git: no stage makes it
 METRICS = Path("metrics.json")
 LOSSES = Path("reports/losses.csv")
 VALIDATION = Path("reports/validation.csv")

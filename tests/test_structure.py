@@ -22,7 +22,7 @@ MODULES = {
     if path.name != "__init__.py"
 }
 DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
-NOT_DATA = {"PARAMS", "RECIPES", "WORK"}  # of the names in paths: what no stage makes
+NOT_DATA = {"PARAMS", "RECIPES", "LEDGER", "WORK"}  # of the names in paths: what no stage makes
 
 
 @cache
@@ -179,10 +179,11 @@ ALLOWED = {
     "paths": set(),
     "params": {"base", "paths"},
     "competition": {"competition", "base"},
-    "models": {"models", "competition", "base"},
-    "fills": {"fills", "base"},  # and competition.boxes
+    "models": {"models", "fills", "competition", "base"},
+    "fills": {"fills", "base"},  # and the competition's boxes and images
     "training": {"training", "models", "competition", "base", "params"},
     "report": {"report", "competition", "base"},
+    "history": {"history", "competition", "base", "paths"},
 }
 
 
@@ -190,7 +191,7 @@ ALLOWED = {
 def test_what_stands_below_the_stages_imports_only_what_it_may(module):
     others = imports(module)
     if part(module) == "fills":
-        others -= {"pipeline.competition.boxes"}
+        others -= {"pipeline.competition.boxes", "pipeline.competition.images"}
     assert {part(other) for other in others} <= ALLOWED[part(module)]
 
 
@@ -203,6 +204,11 @@ def test_every_folder_has_its_rule():
 def test_stages_do_not_import_each_other(stage):
     others = {f"pipeline.{name}" for name in STAGES} - {f"pipeline.{stage}"}
     assert not needed_by(f"pipeline.{stage}") & others
+
+
+@pytest.mark.parametrize("command", [name for name in MODULES if part(name) in ("upload", "leaderboard", "reproduce")])
+def test_commands_import_no_stage(command):
+    assert not needed_by(command) & {f"pipeline.{name}" for name in STAGES}
 
 
 def test_nothing_but_its_own_file_imports_kaggle_and_that_only_inside_functions():

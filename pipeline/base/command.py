@@ -53,7 +53,6 @@ def lock(folder: str) -> Iterator[None]:
     Raises BadInput where another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    os.set_inheritable(descriptor, True)  # by a child with close_fds=False, which then holds it too
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,21 +5,37 @@ unpacked and checked.
 """
 
 import base64
+import os
 import re
+import subprocess
+import sys
+import time
 import zipfile
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from kaggle_server import KEY, USER, Answer, KaggleServer, download, redirect, refusal, rpc
+from kaggle_server import (
+    COMPETITION,
+    FILES,
+    KEY,
+    USER,
+    Answer,
+    KaggleServer,
+    download,
+    redirect,
+    refusal,
+    rpc,
+    wait_first,
+)
 
 from pipeline import paths
 
-COMPETITION = "photo-reconstruction"
 STORE = f"http://storage.test/bucket/{COMPETITION}.zip"
 FILE = "GET", urlsplit(STORE).path
-FILES = rpc("DownloadDataFiles")
 PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
 WRONG_COUNTS = "kaggle.com sent 24 training pairs and 9 test images, the competition has 7000 and 200"
 
@@ -110,7 +126,150 @@ def test_a_download_that_is_cut_goes_on(server, fetch, archive):
     whole = download(archive)
     server.answers[FILE] = [Answer(body=archive, headers=whole.headers, cut=2 * 2**20 + 5), whole]
     refused(fetch(), WRONG_COUNTS)
-    assert len(server.asked(FILE)) == 2 and server.asked(FILE)[1].headers["range"].startswith("bytes=")
+    assert server.asked(FILE)[-1].headers["range"] == f"bytes={2 * 2**20}-"  # what a piece of 64 KiB held is kept
+
+
+def test_a_download_goes_on_past_a_store_that_fails(server, fetch, archive):
+    whole = download(archive)
+    cut = Answer(body=archive, headers=whole.headers, cut=2**20 + 5)
+    server.answers[FILE] = [cut, Answer(500, b"<Error>later</Error>"), whole]
+    refused(fetch(), WRONG_COUNTS)
+    assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
+
+
+@pytest.mark.slow
+def test_a_download_that_is_cut_each_time_is_kept_and_told(server, fetch, archive, tmp_path):
+    server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, cut=100_000)
+    done = fetch()
+    refused(done, "the connection to Kaggle failed")
+    assert done.stderr.count("trying again") == 3
+    assert (tmp_path / "work" / paths.WORK / "download" / f"{COMPETITION}.zip").stat().st_size >= 2**16
+
+
+@pytest.mark.parametrize("etag", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_a_cut_that_nothing_but_the_zip_tells_is_loaded_again(server, fetch, archive, etag):
+    whole = download(archive)
+    headers = whole.headers if etag else {}
+    server.answers[FILE] = [Answer(body=archive, headers=headers, cut=2**20 + 5, length=False), whole]
+    done = fetch()
+    refused(done, WRONG_COUNTS)
+    assert "arrived broken" in done.stderr and "trying again in 1 s" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_zip_of_unknown_length_that_is_always_cut_is_removed(server, fetch, archive, tmp_path):
+    server.answers[FILE] = Answer(body=archive, headers={}, cut=2**20, length=False)
+    refused(fetch(), f"the download of {COMPETITION} arrived broken")
+    assert left(tmp_path) == set()
+
+
+def load(server, folder: Path, code: str, **environment: str) -> tuple[subprocess.CompletedProcess, float]:
+    """A program that uses pipeline.competition.kaggle as `kaggle`, and the seconds it took; BadInput is printed."""
+    lines = [
+        "from pathlib import Path",
+        "from pipeline.base.command import run",
+        "from pipeline.competition import kaggle",
+    ]
+    code = "\n".join([*lines, f"run('load', lambda: {code})"])
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(Path(__file__).parents[2])} | server.environment(home) | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done, time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("before its answer", marks=pytest.mark.slow),
+        pytest.param("before the file", marks=pytest.mark.slow),
+        pytest.param("after the headers", marks=pytest.mark.slow),
+        "in the file",
+    ],
+)
+def test_a_server_that_stalls_is_left(server, archive, tmp_path, where):
+    whole = download(archive)
+    server.answers[FILES if where == "before its answer" else FILE] = Answer(
+        body=archive, headers=whole.headers, stall={"after the headers": 0, "in the file": 2**20}.get(where, -1)
+    )
+    done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=2)")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("load: Kaggle sent nothing for 2 s; run again, nothing is lost")
+    assert 2 < seconds < 15
+    server.answers[FILES], server.answers[FILE] = redirect(STORE), whole
+    again, _ = load(server, tmp_path / "d", f"kaggle.download('{COMPETITION}', Path('.'), silence=2)")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "d" / f"{COMPETITION}.zip").read_bytes() == archive.read_bytes()
+    if where == "in the file":
+        assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
+
+
+def test_a_slow_download_goes_on_as_long_as_bytes_come(server, archive, tmp_path):
+    server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, pause=0.03)
+    done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=1.5)")
+    assert done.returncode == 0, done.stderr
+    assert seconds > 4 and (tmp_path / "d" / f"{COMPETITION}.zip").read_bytes() == archive.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_token_that_nobody_confirms_is_left(server, tmp_path):
+    server.answers[rpc("IntrospectToken", "security.OAuthService")] = Answer(stall=-1)
+    code = f"[setattr(kaggle, 'ANSWER', 2), kaggle.download('{COMPETITION}', Path('d'))]"
+    done, seconds = load(server, tmp_path, code, KAGGLE_API_TOKEN="t0ken")
+    assert done.returncode == 1 and done.stderr == "load: Kaggle sent nothing for 2 s; run again, nothing is lost\n"
+    assert seconds < 15
+
+
+def test_it_waits_as_long_as_it_is_asked_to(server, fetch):
+    server.answers[FILES] = [wait_first(2), redirect(STORE)]
+    done = fetch()
+    refused(done, WRONG_COUNTS)
+    assert "Kaggle asks to wait (429, too many requests): run again in 2 s; trying again in 2 s" in done.stderr
+
+
+@pytest.mark.slow
+def test_it_waits_until_the_date_it_is_given(server, fetch):
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)
+    server.answers[FILES] = [wait_first(date), redirect(STORE)]
+    refused(fetch(), WRONG_COUNTS)
+    assert datetime.now(UTC) >= parsedate_to_datetime(date)
+
+
+@pytest.mark.parametrize("wait", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_it_does_not_wait_for_hours(server, fetch, wait):
+    server.answers[FILES] = wait_first(wait)
+    refused(fetch(), "Kaggle asks to wait (429, too many requests): run again in ")
+    assert len(server.asked(FILES)) == 1
+
+
+@pytest.mark.slow
+def test_a_wait_that_is_no_time_counts_for_none(server, fetch):
+    server.answers[FILES] = [wait_first("soon"), redirect(STORE)]
+    done = fetch()
+    refused(done, WRONG_COUNTS)
+    assert "trying again in 1 s" in done.stderr
+
+
+def test_a_server_that_fails_for_a_moment_is_asked_again(server, fetch):
+    server.answers[FILES] = [refusal(503), Answer(502, b"<html>"), redirect(STORE)]
+    done = fetch()
+    refused(done, WRONG_COUNTS)
+    assert "Kaggle answers with an error (503); trying again in 1 s" in done.stderr
+
+
+def test_the_key_is_not_printed_however_talkative_the_client_is_set(fetch):
+    done = fetch(VERBOSE="true")
+    refused(done, WRONG_COUNTS)
+    assert "authorization" not in (done.stdout + done.stderr).lower()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +288,7 @@ def test_what_kaggle_refuses_is_told_with_the_remedy(server, fetch, tmp_path, st
     )
     refused(fetch(), message)
     assert left(tmp_path) == set() and not server.asked(FILE)
+    assert len(server.asked(FILES)) == (4 if status in (429, 500) else 1)
 
 
 def test_a_link_that_no_longer_holds_is_told(server, fetch, tmp_path):
@@ -146,7 +306,7 @@ def damaged(data: bytes, how: str) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize("how", ["cut", "no zip", "a flipped bit"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.slow), "no zip", "a flipped bit"])
 def test_a_broken_zip_is_removed(server, fetch, archive, tmp_path, how):
     server.answers[FILE] = download(damaged(archive.read_bytes(), how))
     done = fetch()

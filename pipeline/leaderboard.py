@@ -1,0 +1,73 @@
+"""The ledger among the top of the competition's leaderboard, best first: `python -m pipeline.leaderboard --top 20`."""
+
+import argparse
+import time
+
+import pandas as pd
+
+from pipeline import paths
+from pipeline.base.command import run
+from pipeline.competition import kaggle
+from pipeline.competition.kaggle import Entry
+from pipeline.history.ledger import read_ledger
+from pipeline.params import load_params
+
+DEADLINE = 300.0  # seconds
+WIDTH = 40  # letters of a name or a message
+OURS = "(ledger)"  # in place of a team's name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="leaderboard", description=__doc__)
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="teams of the leaderboard, %(default)s")
+    arguments = parser.parse_args()
+    if arguments.top < 0:
+        parser.error("--top is a number of teams")
+    ledger = read_ledger()
+    competition = load_params().fetch.competition
+    teams = kaggle.leaderboard(competition, time.monotonic() + DEADLINE)
+    print(f"{competition}: {len(teams)} teams\n")
+    print(table(teams, ledger, arguments.top).to_string(index=False, justify="left"))
+    print("\n" + standing(teams, ledger))
+
+
+def table(teams: list[Entry], ledger: pd.DataFrame, top: int) -> pd.DataFrame:
+    """The first teams and all of the ledger that has a score, best first, in columns of text.
+
+    The rank of a score is its place among all teams; equal scores have the same.
+    """
+    board = pd.DataFrame([(team.score, team.team) for team in teams[:top]], columns=["score", "team"])
+    ours = scored(ledger).assign(team=OURS)
+    # Stable, so that of equal scores the team stands before the submission.
+    rows = pd.concat([board, ours], ignore_index=True).sort_values("score", kind="stable").fillna("")
+    rows.insert(0, "rank", [rank(score, teams) for score in rows["score"]])
+    rows["commit"] = rows["commit"].str[:7]
+    rows["score"] = rows["score"].map("{:.5f}".format)
+    names = {"score": "public", "private_score": "private", "validation_rmse": "validation"}
+    columns = ["rank", "public", "private", "validation", "team", "tag", "commit", "message"]
+    return rows.rename(columns=names)[columns].astype(str).map(lambda text: text[:WIDTH])
+
+
+def scored(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The submissions that have a public score, which the column score holds as a number."""
+    score = pd.to_numeric(ledger["public_score"], errors="coerce")
+    return ledger.assign(score=score)[score.notna()]
+
+
+def rank(score: float, teams: list[Entry]) -> int:
+    """The place of a score on the leaderboard, 1 for the best: the lower the better."""
+    return 1 + sum(team.score < score for team in teams)
+
+
+def standing(teams: list[Entry], ledger: pd.DataFrame) -> str:
+    """One line: the best submission of the ledger and its rank."""
+    ours = scored(ledger)
+    if ours.empty:
+        return f'{paths.LEDGER} has no score yet; `python -m pipeline.upload -m "..."` gets one'
+    best = ours.loc[ours["score"].idxmin()]
+    name = best["tag"] or f"commit {best['commit'][:7]}"
+    return f"best: {best['public_score']} ({name}), rank {rank(best['score'], teams)} of {len(teams)}"
+
+
+if __name__ == "__main__":
+    run("leaderboard", main)
