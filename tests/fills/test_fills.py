@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from pipeline.competition.boxes import hole
-from pipeline.fills import mean_colour, telea
+from pipeline.fills import harmonic, mean_colour, telea
 
 BOXES = np.array([[[0, 0], [181, 181]], [[40, 50], [90, 100]], [[7, 9], [7, 9]]], np.int32)
-FILLS = [mean_colour.fill, telea.fill]
-NAMES = ["mean colour", "telea"]
+FILLS = [mean_colour.fill, telea.fill, harmonic.fill]
+NAMES = ["mean colour", "telea", "harmonic"]
 
 
 def masked_images(seed=0):

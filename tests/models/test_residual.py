@@ -1,0 +1,136 @@
+"""The residual U-Net: what it is given, what its loss counts, and what filling promises."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.competition.boxes import LAST, cut, hole
+from pipeline.competition.images import SIZE
+from pipeline.fills import harmonic
+from pipeline.models import residual
+
+
+def photographs(n: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def some_boxes(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, LAST + 1, (n, 2, 2), dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small network that answers its input; a fresh one gives zero."""
+    keras.utils.set_random_seed(1)
+    network = residual.build(4)
+    last = next(layer for layer in network.layers[::-1] if layer.weights)
+    kernel, bias = last.weights
+    kernel.assign(np.random.default_rng(0).normal(0, 0.1, kernel.shape))
+    bias.assign([0.1, 0.2, 0.3])
+    return network
+
+
+def test_its_size():
+    network = residual.build()
+    assert network.count_params() == 3_483_715
+    assert network.input_shape == (None, 64, 64, 4) and network.output_shape == (None, 64, 64, 3)
+
+
+def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32():
+    network = residual.build(2, dtype="mixed_bfloat16")
+    convolutions = [layer for layer in network.layers if "conv" in layer.name]
+    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
+    assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert network.outputs[0].dtype == "float32"
+
+
+def test_a_residual_of_zero_gives_the_harmonic_fill():
+    masked, boxes = photographs(3), some_boxes(3)
+    np.testing.assert_array_equal(residual.fill(residual.build(2), masked, boxes), harmonic.fill(masked, boxes))
+
+
+def test_a_constant_residual_is_added_inside_the_holes():
+    network = residual.build(2)
+    network.weights[-1].assign([0.1, 0.0, -0.1])  # of [-1, 1], that is 12.75 grey levels
+    masked, boxes = np.full((1, SIZE, SIZE, 3), 100, np.uint8), np.array([[[20, 20], [150, 160]]])
+    filled = residual.fill(network, masked, boxes)
+    middle = cut(filled, boxes)[:, :, 10:-10, 10:-10].reshape(-1, 3)
+    assert (middle == [113, 100, 87]).all()
+    assert (filled[~hole(boxes)] == 100).all()
+
+
+def test_known_pixels_stay_byte_for_byte(model):
+    masked, boxes = photographs(residual.IMAGES_AT_ONCE + 1), some_boxes(residual.IMAGES_AT_ONCE + 1)
+    before = masked.copy()
+    filled, missing = residual.fill(model, masked, boxes), hole(boxes)
+    assert filled.shape == masked.shape and filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[~missing], masked[~missing])
+    np.testing.assert_array_equal(masked, before)
+    assert (filled != harmonic.fill(masked, boxes))[missing].mean() > 0.5
+
+
+def test_what_is_in_the_holes_changes_nothing(model):
+    masked, boxes = photographs(2), some_boxes(2)
+    other = np.where(hole(boxes)[..., None], photographs(2, seed=1), masked)
+    np.testing.assert_array_equal(residual.fill(model, masked, boxes), residual.fill(model, other, boxes))
+
+
+def test_an_image_is_filled_alike_whatever_others_are_in_its_batch(model):
+    masked, boxes = photographs(3), some_boxes(3)
+    together = residual.fill(model, masked, boxes).astype(int)
+    for i in range(3):
+        assert np.abs(together[i] - residual.fill(model, masked[i : i + 1], boxes[i : i + 1])[0]).max() <= 1
+
+
+def test_the_mirror_image_is_filled_with_the_mirrored_fill(model):
+    masked, boxes = photographs(2), some_boxes(2)
+    mirrored = boxes.copy()
+    mirrored[..., 1] = LAST - boxes[..., 1]
+    filled = residual.fill(model, masked, boxes).astype(int)
+    found = residual.fill(model, masked[:, :, ::-1], mirrored)[:, :, ::-1]
+    assert np.abs(filled - found).max() <= 1
+
+
+def test_drawn_holes_are_boxes_as_training_and_filling_see_them():
+    """Boxes drawn at 256 and reduced as filling reduces them; counted twice where both are."""
+    weights = residual.draw_weights(np.random.default_rng(3), 50)
+    boxes = np.random.default_rng(3).integers(0, LAST + 1, (50, 2, 2))
+    expected = hole(boxes).reshape(50, 64, 4, 64, 4).any(axis=(2, 4))
+    assert weights.dtype == np.float32 and set(np.unique(weights)) == {0, 1, 2}
+    np.testing.assert_array_equal(weights > 0, expected)
+    both = sum(hole(boxes[:, [b, b]]).reshape(50, 64, 4, 64, 4).any(axis=(2, 4)).astype(int) for b in (0, 1))
+    np.testing.assert_array_equal(weights, both)
+
+
+def test_fill_and_residual_make_the_photograph():
+    small, weights = photographs(4, 64), residual.draw_weights(np.random.default_rng(0), 4)
+    given, wanted = residual.examples(small, weights)
+    assert given.shape == (4, 64, 64, 4) and given.dtype == wanted.dtype == np.float32
+    np.testing.assert_allclose(given[..., :3] + wanted, small / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(given[..., 3], weights > 0)
+    assert (wanted[weights == 0] == 0).all() and (wanted[weights > 0] != 0).mean() > 0.9
+    changed = np.where((weights > 0)[..., None], photographs(4, 64, seed=1), small)
+    np.testing.assert_array_equal(residual.examples(changed, weights)[0], given)
+
+
+def test_the_loss_by_hand():
+    wanted, predicted = np.zeros((1, 2, 2, 3), np.float32), np.zeros((1, 2, 2, 3), np.float32)
+    wanted[0, 0, 0], predicted[0, 0, 1], predicted[0, 1, 1] = 1, (0, 0, 3), 100
+    weights = np.array([[[1, 2], [0, 0]]], np.float32)
+    assert float(residual.loss(wanted, predicted, weights)) == pytest.approx((1 * 1 + 2 * 9 / 3) / 3)
+
+
+def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
+    keras.utils.set_random_seed(0)
+    network, rng = residual.build(8), np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (4, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
+    weights = residual.draw_weights(rng, 4)
+    given, wanted = residual.examples(blocks, weights)
+    network.compile(
+        keras.optimizers.AdamW(2e-3),
+        loss=lambda target, predicted: residual.loss(target[..., :3], predicted, target[..., 3]),
+    )
+    target = np.concatenate([wanted, weights[..., None]], axis=-1)
+    losses = network.fit(given, target, batch_size=4, epochs=60, verbose=0).history["loss"]
+    assert losses[0] == pytest.approx(np.average((wanted**2).mean(-1), weights=weights), rel=1e-4)
+    assert losses[-1] < losses[0] / 3
