@@ -26,7 +26,9 @@ def test_a_second_training_is_refused_and_the_first_ends_as_ever(
 ):
     first = start_stage("train", augmented)
     assert next(line for line in first.stdout if line.startswith("train: "))
+    first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
     second = run_stage("train", augmented)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1 and BUSY in second.stderr.splitlines()
     first.communicate(timeout=240)
     assert first.returncode == 0
@@ -36,7 +38,7 @@ def test_a_second_training_is_refused_and_the_first_ends_as_ever(
 @pytest.fixture
 def repro(tmp_path, new_project, tiny_settings, environment):
     """A repository, and a `dvc repro` at work in it that has come to training."""
-    folder = new_project(tmp_path / "project", tiny_settings | {"train.steps": 400})
+    folder = new_project(tmp_path / "project", tiny_settings | {"train.steps": 400, "train.validate_every": 200})
     with (tmp_path / "output").open("wb") as file:
         process = subprocess.Popen(
             ["dvc", "repro", "train"],
