@@ -75,7 +75,13 @@ def params_file() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def run_stage() -> Callable[..., subprocess.CompletedProcess]:
+def code_here() -> dict[str, str]:
+    """The variables with which Python runs this code from any folder, and leaves nothing beside it."""
+    return {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def run_stage(code_here) -> Callable[..., subprocess.CompletedProcess]:
     """`run_stage("fetch", folder)` runs `python -m pipeline.fetch` there; more arguments follow as `arguments`.
 
     The environment has no KAGGLE_ variable but those in `env`.
@@ -88,7 +94,7 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(
             [sys.executable, "-m", f"pipeline.{name}", *arguments],
             cwd=cwd,
-            env={**inherited, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            env=inherited | code_here | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -99,18 +105,27 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """Of a user whose home is empty, and who has activated the environment that runs the tests."""
-    home = tmp_path_factory.mktemp("home")
-    return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }
+def environment_of() -> Callable[[Path], dict[str, str]]:
+    """`environment_of(home)`: of a user with this home, who has activated the environment that runs the tests."""
+
+    def make(home: Path) -> dict[str, str]:
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory, environment_of) -> dict[str, str]:
+    """Of a user whose home is empty."""
+    return environment_of(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 One run is shared by most tests; what changes something does so in a copy of it.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from pipeline import paths
+from pipeline.base.files import sha256
 from pipeline.competition import submission
 from pipeline.competition.boxes import BOX, hole
 from pipeline.competition.images import read_image, read_images
@@ -56,10 +56,6 @@ def set_params(folder: Path, section: str, **changes) -> None:
 
 def stages_run(output: str) -> list[str]:
     return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")

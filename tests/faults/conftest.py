@@ -1,6 +1,5 @@
 """A tiny competition, as far as each stage needs it, in folders of the tests' own."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+
+from pipeline.base.files import sha256
 
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,
@@ -76,14 +77,14 @@ def uninterrupted(tmp_path_factory, new_project, run) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_stage(repo) -> Callable[..., subprocess.Popen]:
+def start_stage(code_here) -> Callable[..., subprocess.Popen]:
     """`start_stage("train", folder)`: the stage at work, stdout and stderr in one stream."""
 
     def start(name: str, cwd: Path) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", f"pipeline.{name}"],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(repo), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ | code_here,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,6 +100,6 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
     def read(folder: Path) -> dict[str, str]:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return {str(path.relative_to(folder)): sha256(path) for path in files}
 
     return read

@@ -102,14 +102,14 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(small_disk, augm
 
 
 @pytest.mark.parametrize("stage", stages())
-def test_a_limit_on_the_size_of_files_is_as_a_full_disk(tmp_path, source, repo, tree, stage):
+def test_a_limit_on_the_size_of_files_is_as_a_full_disk(tmp_path, source, code_here, tree, stage):
     """As a quota is; this one needs no rights."""
     folder = copytree(source(stage), tmp_path / "folder")
     before = tree(folder)
     done = subprocess.run(
         [sys.executable, "-m", f"pipeline.{stage}"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(repo), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | code_here,
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import chdir
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,16 @@ def honest(demo_competition) -> dict[str, bytes]:
     return files
 
 
+def accepted(call: Callable[[], None], name: str = "") -> bool:
+    """Whether the call ends well; otherwise it is refused in one line that holds the name."""
+    try:
+        call()
+        return True
+    except BadInput as refusal:
+        assert name in str(refusal) and len(str(refusal).splitlines()) == 1
+        return False
+
+
 def fetched(archive: bytes, params: dict) -> bool:
     """Run the fetch stage on an archive; whether it was taken. Nothing else may have come of it."""
     with tempfile.TemporaryDirectory() as name:
@@ -53,12 +64,7 @@ def fetched(archive: bytes, params: dict) -> bool:
         content = params | {"fetch": params["fetch"] | {"source": "archive", "archive": "../../a.zip"}}
         (work / paths.PARAMS).write_text(yaml.safe_dump(content), encoding="utf-8")
         with chdir(work):
-            try:
-                fetch.main()
-                taken = True
-            except BadInput as refusal:
-                assert len(str(refusal).splitlines()) == 1
-                taken = False
+            taken = accepted(fetch.main)
         found = {path for path in root.rglob("*") if not path.is_dir()} - {root / "a.zip", work / paths.PARAMS}
         assert all(path.is_relative_to(work / "data") and not path.is_symlink() for path in found)
         assert bool(found) == taken
@@ -258,14 +264,13 @@ def test_no_table_ends_in_anything_but_its_rows_or_one_line(tmp_path, honest):
     def case(edits, tail, encoding):
         data = edited(table, edits, tail)
         path.write_bytes(data if encoding == "utf-8" else data.decode("utf-8", "ignore").encode(encoding, "ignore"))
-        try:
+
+        def check():
             rows = read_table(path)
             assert rows[rows.columns[1:]].isin(range(182)).all(axis=None)
             assert not rows["filename"].str.contains(r"[/\\\0\n]").any()
-            taken.append(True)
-        except BadInput as refusal:
-            assert str(path) in str(refusal) and len(str(refusal).splitlines()) == 1
-            taken.append(False)
+
+        taken.append(accepted(check, str(path)))
 
     case()
     assert len(taken) >= 400 and 0 < sum(taken) < len(taken)
@@ -311,13 +316,12 @@ def test_no_submission_ends_in_anything_but_its_values_or_one_line(tmp_path):
         for share, change in noise[1:]:
             data[int(share * len(data))] ^= change
         path.write_bytes(data)
-        try:
+
+        def check():
             found = submission.read(path, names, boxes)
             assert found.shape == values.shape and ((found >= 0) & (found <= 1)).all()
-            taken.append(True)
-        except BadInput as refusal:
-            assert str(path) in str(refusal) and len(str(refusal).splitlines()) == 1
-            taken.append(False)
+
+        taken.append(accepted(check, str(path)))
 
     case()
     assert len(taken) >= 100 and 0 < sum(taken) < len(taken)

@@ -143,7 +143,7 @@ def without_avx512(command: list[str], flags: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_bfloat16_model_fills_where_the_processor_cannot_compute_in_it(finished, repo, run_stage, tree):
+def test_a_bfloat16_model_fills_where_the_processor_cannot_compute_in_it(finished, code_here, run_stage, tree):
     """TensorFlow would abort the process."""
     flags = finished / "cpuinfo"
     flags.write_text("flags : fpu sse avx avx2\n", encoding="ascii")
@@ -155,7 +155,7 @@ def test_a_bfloat16_model_fills_where_the_processor_cannot_compute_in_it(finishe
     done = subprocess.run(
         without_avx512([sys.executable, "-m", "pipeline.predict"], flags),
         cwd=finished,
-        env={**os.environ, "PYTHONPATH": str(repo), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | code_here,
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,7 +1,6 @@
 """Uploads with the unmodified kaggle client, real git and real DVC, to a contest on this machine that scores them."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -114,7 +113,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, demo_competition, params_file, repo) -> Path:
+def made(tmp_path_factory, demo_competition, params_file, repo, environment, code_here) -> Path:
     """The project's repository, committed. Copy it."""
     folder = tmp_path_factory.mktemp("made")
     rows = list_images(demo_competition.raw)
@@ -134,7 +133,7 @@ def made(tmp_path_factory, demo_competition, params_file, repo) -> Path:
     (folder / ".gitignore").write_text(f"/data\n/{MADE}\n/.work\n*.partial\n", encoding="utf-8")
     ignore = (repo / "submissions" / ".gitignore").read_text(encoding="utf-8")
     (folder / "submissions" / ".gitignore").write_text(ignore, encoding="utf-8")
-    project = Project(folder, None, None, environment_of(tmp_path_factory.mktemp("home"), repo))
+    project = Project(folder, None, None, environment | code_here)
     for command in (
         ("git", "init", "--quiet"),
         *((sys.executable, "-m", "dvc", *c) for c in (("init", "-q"), ("repro",))),
@@ -149,33 +148,18 @@ def write_submission(path: Path, test, values: np.ndarray) -> None:
     submission.write(path, test["filename"].tolist(), boxes_of(test), values)
 
 
-def environment_of(home: Path, repo: Path) -> dict[str, str]:
-    """Of a user whose home is empty, with the code as it is here."""
-    return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(repo),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }
-
-
 @pytest.fixture(scope="module")
 def score(made, demo_competition) -> Callable[[bytes], float]:
     return scorer(made / paths.INDEX, demo_competition.truth)
 
 
 @pytest.fixture
-def project(made, score, tmp_path, repo):
+def project(made, score, tmp_path, environment_of, code_here):
     """A copy of the repository, and a server of its own."""
     folder = copytree(made, tmp_path / "project", symlinks=True)
     (tmp_path / "home").mkdir()
     with KaggleServer() as server:
-        environment = environment_of(tmp_path / "home", repo) | server.environment(tmp_path / "home")
+        environment = environment_of(tmp_path / "home") | code_here | server.environment(tmp_path / "home")
         yield Project(folder, Contest(server, score, polls=1), server, environment)
         assert not [request for request in server.requests if request.method == "CONNECT"], "it asked for the real site"
 
