@@ -29,7 +29,7 @@ from pipeline.competition.index import boxes_of, read_index
 from pipeline.competition.metric import rmse
 from pipeline.history import repo
 from pipeline.history.ledger import read_ledger
-from pipeline.history.worktree import run_dvc, worktree
+from pipeline.history.worktree import link, run_dvc, worktree
 from pipeline.training.card import CARD, read_card
 
 TOLERANCE = 0.005
@@ -83,10 +83,13 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
         raise BadInput(
             f"{tag} has nothing to compare with: its submission is neither in the ledger nor in its dvc.lock"
         )
-    with worktree(commit, fetch_settings(tag, commit)) as tree:
+    archive = archive_of(tag, commit)
+    with worktree(commit, archive) as tree:
         kept = tree.parent / "kept"
         card = keep_results(tree, kept)
         say(f"reproduce: {tag}: " + compare_versions(card))
+        if archive:
+            bring_data(tree, Path(archive), from_scratch)
         if from_scratch:
             set_precision(tree, card)
             run_dvc(tree, *FROM_NOTHING)
@@ -98,6 +101,9 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
         for name in ROUNDING if card else ():
             if (was := card["settings"][name]) != (now := new["settings"][name]):
                 say(f"reproduce: {tag}: train.{name} was {was}, here it is {now}")
+        # In order, which a dvc.lock need not be: a stage that was added later stands last in it.
+        stages = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        then = {stage: then[stage] for stage in stages if stage in then}
         outputs = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
         same, verdict = judge(uploaded, then, outputs, tree, kept / paths.SUBMISSION.name, tolerance)
         before = local_score(repo.file_at(commit, paths.METRICS.as_posix()), new["model"])
@@ -115,12 +121,15 @@ def uploaded_sha256(tag: str, commit: str) -> str | None:
     return None if rows.empty else rows["sha256"].iloc[-1]
 
 
-def fetch_settings(tag: str, commit: str) -> dict[str, Any]:
-    """The section fetch of a tag's params.yaml. Its keys are not checked: an older one may have others."""
+def archive_of(tag: str, commit: str) -> str:
+    """The archive that a tag's data came from, "" where it came from elsewhere."""
     try:
-        return dict(yaml.safe_load(repo.file_at(commit, paths.PARAMS.as_posix()) or "")["fetch"])
-    except (yaml.YAMLError, LookupError, TypeError, ValueError):
-        raise BadInput(f"{paths.PARAMS} of {tag} has no section fetch; is the tag older than the pipeline?") from None
+        fetch = yaml.safe_load(repo.file_at(commit, paths.PARAMS.as_posix()) or "")["fetch"]
+        return str(fetch["archive"]) if fetch["source"] == "archive" else ""
+    except (yaml.YAMLError, LookupError, TypeError):
+        raise BadInput(
+            f"{paths.PARAMS} of {tag} does not say where its data is from; is it of this pipeline?"
+        ) from None
 
 
 def read_outputs(text: str | None, name: str) -> Outputs:
@@ -148,6 +157,25 @@ def keep_results(tree: Path, kept: Path) -> Card | None:
             shutil.copyfile(tree / path, kept / path.name)
             remove(tree / path)
     return read_card(kept) if (kept / CARD).exists() else None
+
+
+def bring_data(tree: Path, archive: Path, from_scratch: bool) -> None:
+    """Put the tag's data into the worktree or, where it must be fetched again, a link to this repository's archive.
+
+    Raises BadInput where neither is there.
+    """
+    data = (paths.RAW, paths.INDEX)
+    if not from_scratch:
+        run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in data))
+    fetched = all((tree / path).exists() for path in data)
+    if not fetched and not archive.exists():
+        raise BadInput(f"the tag's data must be fetched again, and {archive} is not there; put the archive back")
+    if archive.is_absolute():
+        return
+    if fetched:
+        remove(tree / archive)  # DVC pays no heed to an archive that is absent, only to one that changed
+    else:
+        link(archive, tree / archive)
 
 
 def compare_versions(card: Card | None) -> str:

@@ -1,17 +1,28 @@
 """What `python -m pipeline.reproduce` says of two submissions, and of a tag it does not know."""
 
+import platform
 import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.competition import submission
 from pipeline.competition.index import COLUMNS
-from pipeline.reproduce import find_commit, judge, parting, read_outputs
+from pipeline.reproduce import (
+    compare_versions,
+    find_commit,
+    judge,
+    local_score,
+    parting,
+    read_outputs,
+    set_precision,
+)
+from pipeline.training.card import library_versions
 
 CSV = paths.SUBMISSION.as_posix()
 THEN = {"train": {"data/model": "a"}, "write": {CSV: "b"}}
@@ -103,3 +114,32 @@ def test_an_unknown_tag_is_told_with_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match=r"nearest: score-0\.16714"):
         find_commit("score-0.2")
     assert len(find_commit("score-0.16714")) == 40
+
+
+def test_versions_that_differ_are_named_and_those_alone():
+    here = {"python": platform.python_version(), "libraries": library_versions()}
+    assert compare_versions(here) == "made with the versions of Python and the libraries in use here"
+    other = {"python": "3.9.1", "libraries": {**here["libraries"], "keras": "2.0.0", "no-such-library": "1.0"}}
+    assert compare_versions(other) == (
+        f"made with python 3.9.1 (here {here['python']}), keras 2.0.0 (here {here['libraries']['keras']}), "
+        "no-such-library 1.0 (here not installed)"
+    )
+
+
+def test_from_scratch_the_precision_is_the_one_the_model_was_trained_in(tmp_path, capsys):
+    path = tmp_path / paths.PARAMS
+    params = {"recipe": "demo", "train": {"precision": "mixed_bfloat16", "steps": 3}}
+    text = yaml.safe_dump(params)
+    path.write_text(text, encoding="utf-8")
+    for card in (None, {"settings": {"precision": "mixed_bfloat16"}}):
+        set_precision(tmp_path, card)
+        assert path.read_text(encoding="utf-8") == text
+    set_precision(tmp_path, {"settings": {"precision": "float32"}})
+    params["train"]["precision"] = "float32"
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == params
+    assert "train.precision is set to float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"copy": {"all": "high"}}}'])
+def test_a_score_that_is_not_there_is_unknown(metrics):
+    assert local_score(metrics, "copy") == "unknown"

@@ -53,6 +53,7 @@ def lock(folder: str) -> Iterator[None]:
     Raises BadInput where another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)  # a child that is started with close_fds=False holds it too
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from dvc.config import Config
 
@@ -22,14 +21,12 @@ CHECKPOINTS = FOLDER / "checkpoints"  # of trainings that were interrupted: the 
 
 
 @contextmanager
-def worktree(commit: str, fetch: dict[str, Any]) -> Iterator[Path]:
+def worktree(commit: str, archive: str) -> Iterator[Path]:
     """A commit in a git worktree below FOLDER, removed when the block ends; so is what a killed run left.
 
-    It has this repository's cache, remotes, downloads and archive; `fetch` is the commit's section of params.yaml.
-    Raises BadInput where another process has a worktree there.
+    It has this repository's cache, remotes and downloads. It stands so deep that the relative path `archive`, seen from
+    there, is still in FOLDER. Raises BadInput where another process has a worktree there.
     """
-    archive = fetch.get("archive", "") if fetch.get("source") == "archive" else ""
-    # As deep as a relative path leads out of the repository, so that the archive's link stays in FOLDER.
     outside = Path(os.path.normpath(archive)).parts.count("..")
     FOLDER.mkdir(parents=True, exist_ok=True)
     with lock(str(FOLDER)):
@@ -42,8 +39,6 @@ def worktree(commit: str, fetch: dict[str, Any]) -> Iterator[Path]:
             CHECKPOINTS.mkdir(exist_ok=True)
             link(CHECKPOINTS, tree / paths.WORK / "checkpoints")
             link(paths.WORK / "download", tree / paths.WORK / "download")
-            if archive and not Path(archive).is_absolute():
-                link(Path(archive), tree / archive)
             yield tree
         finally:
             clear()
@@ -89,6 +84,7 @@ def run_dvc(tree: Path, *arguments: str) -> None:
         env=os.environ | {"PATH": path},
         stdin=subprocess.DEVNULL,
         process_group=0,  # a Ctrl-C comes to us alone, and is passed on
+        close_fds=False,  # it holds the lock as well, should we be killed
     ) as process:
         try:
             status = process.wait()
