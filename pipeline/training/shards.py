@@ -20,7 +20,8 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 
 CHECKSUMS = "checksums.json"  # sha256 of each shard, by its name
-REMEDY = "`dvc checkout` or `dvc repro augment` brings it back"
+# Forced, since DVC's copy may be a link to the same bytes, and DVC looks at times and sizes before it looks at bytes.
+REMEDY = "`dvc repro -sf augment` makes it anew"
 
 
 class Record(NamedTuple):

@@ -68,7 +68,7 @@ def lines_of(stage: str, done: subprocess.CompletedProcess) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: ")]
 
 
-@pytest.mark.parametrize("kept", [0, 20_000])
+@pytest.mark.parametrize("kept", [0, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", stages())
 def test_a_full_disk_ends_a_stage_in_one_line_with_its_old_output_untouched(small_disk, run_stage, tree, stage, kept):
     """Full at the first byte, and in the middle of the output."""

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from pipeline import paths
+from pipeline.base.errors import BadInput
 from pipeline.competition.index import masked_path, read_index, split_validation, whole_path
+from pipeline.training.shards import list_shards
 
 
 def set_train(folder: Path, **changes) -> None:
@@ -96,7 +98,9 @@ def test_another_validation_image_is_another_training(interrupted, tmp_path, sta
     assert "parameters" in line and "going on from" not in line
 
 
-@pytest.mark.parametrize("fault", ["flipped", "cut", "missing"])
+@pytest.mark.parametrize(
+    "fault", ["cut", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flipped", "missing"))]
+)
 def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmented, run_stage, fault):
     shard = augmented / paths.AUGMENTED / "001-of-003.tfrecord"
     data = bytearray(shard.read_bytes())
@@ -108,8 +112,36 @@ def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmente
     done = run_stage("train", augmented)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ")]
-    assert line.startswith(f"train: {paths.AUGMENTED}/001-of-003.tfrecord is ") and "`dvc repro augment`" in line
+    assert line.startswith(f"train: {paths.AUGMENTED}/001-of-003.tfrecord is ") and "`dvc repro -sf augment`" in line
     assert not (augmented / paths.WORK).exists() and not (augmented / paths.MODEL).exists()
+
+
+@pytest.mark.slow
+def test_the_remedy_named_is_one_though_dvc_sees_no_damage_and_its_cache_has_it_too(
+    tmp_path, new_project, tiny_settings, run
+):
+    folder = new_project(tmp_path / "project", tiny_settings)
+    run(folder, "dvc", "repro", "augment")
+    for name in ("data/augmented", ".dvc/cache"):
+        for path in (folder / name).rglob("*"):
+            if path.is_file() and path.stat().st_size > 100_000:  # a shard
+                damage_unseen(path)
+    with pytest.raises(BadInput, match="is damaged"):
+        list_shards(folder / paths.AUGMENTED)
+    assert "didn't change" in run(folder, "dvc", "repro", "augment").stdout
+    run(folder, "dvc", "repro", "-sf", "augment")
+    assert len(list_shards(folder / paths.AUGMENTED)) == 3
+
+
+def damage_unseen(path: Path) -> None:
+    """Change a byte of a file, but neither its size nor its time."""
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.slow

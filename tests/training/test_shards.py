@@ -56,7 +56,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def refused(folder, path) -> str:
     with pytest.raises(BadInput) as refusal:
         list_shards(folder)
-    assert str(path) in str(refusal.value) and "dvc repro augment" in str(refusal.value)
+    assert str(path) in str(refusal.value) and "dvc repro -sf augment" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
 
