@@ -10,17 +10,18 @@ from pipeline.base.command import run_stage
 from pipeline.base.files import replacing
 from pipeline.base.progress import say
 from pipeline.competition import submission
+from pipeline.competition.boxes import hole
 from pipeline.competition.images import encode_image, read_images
 from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs
 from pipeline.competition.metric import rmse
-from pipeline.fills import mean_colour, telea
+from pipeline.fills import harmonic, mean_colour, telea, twin
 from pipeline.params import Submission, load_params
 from pipeline.report.page import make_page
 from pipeline.report.sheet import draw_sheet
 from pipeline.training.card import read_card
 from pipeline.training.trained import Fill, in_batches, load_fill
 
-SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill}
+SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
 Scores = dict[str, dict[str, float]]
 
 
@@ -34,28 +35,38 @@ def main() -> None:
     pairs = index.loc[card["validation"]]
     masked, truth, boxes = read_pairs(paths.RAW, pairs)
     filled = np.stack(list(in_batches(fill, masked, boxes, params.predict.batch_size, "fill validation pairs")))
-    values = {name: encode(filled, boxes, scale)} | fill_simply(masked, boxes, scale)
+    alone = encode(filled, boxes, scale)
+    covered = np.zeros(masked.shape[:3], bool)
+    if params.predict.twins:  # as predict does; a pair's own whole image is no twin of it
+        twins, covered, _ = twin.fill_from_training(masked, boxes, paths.RAW, index, own=pairs.index.to_numpy())
+        filled = np.where(covered[..., None], twins, filled)
+    values = {"submission": encode(filled, boxes, scale), name: alone} | fill_simply(masked, boxes, scale)
     answer = encode(truth, boxes, scale)
     metrics = {"validation": score(values, answer, pairs, index)}
-    sheet = make_sheet(masked, filled, truth, values[name], answer, pairs, params.evaluate.samples)
+    shares = {"validation": float(covered.sum() / hole(boxes).sum())}
+    sheet = make_sheet(masked, filled, truth, values["submission"], answer, pairs, params.evaluate.samples)
 
     test = index[index["split"] == "test"]
     known = [paths.TRUTH / filename for filename in test["filename"]]
     if known[0].exists():
         boxes = boxes_of(test)
         masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
-        values = {name: submission.read(paths.SUBMISSION, test["filename"].tolist(), boxes)}
+        values = {"submission": submission.read(paths.SUBMISSION, test["filename"].tolist(), boxes)}
         values |= fill_simply(masked, boxes, scale)
         metrics["test"] = score(values, encode(read_images(known), boxes, scale), test, index)
+
+    filled_pixels = pd.read_csv(paths.TWINS)[["filled", "missing"]].sum()
+    shares["test"] = float(filled_pixels["filled"] / filled_pixels["missing"])
 
     title = f"{name}, recipe {params.recipe}, {card['settings']['steps']:,} steps"
     page = make_page(title, metrics, pd.read_csv(paths.LOSSES), pd.read_csv(paths.VALIDATION), paths.SHEET.name)
     with replacing(paths.METRICS) as path, replacing(paths.SHEET) as picture, replacing(paths.PAGE) as html:
-        path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(metrics | {"filled_from_twins": shares}, indent=2) + "\n", encoding="utf-8")
         picture.write_bytes(encode_image(sheet, ".png"))
         html.write_text(page, encoding="utf-8")
     for which, scores in metrics.items():
         say(f"evaluate: RMSE, {which}: " + ", ".join(f"{key} {value['all']:.5f}" for key, value in scores.items()))
+    say("evaluate: filled from twins: " + ", ".join(f"{which} {share:.1%}" for which, share in shares.items()))
 
 
 def encode(images: np.ndarray, boxes: np.ndarray, settings: Submission) -> np.ndarray:

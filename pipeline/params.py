@@ -59,6 +59,7 @@ class Train(Section):
 class Predict(Section):
     weights: Literal["best", "last"]
     batch_size: Count
+    twins: bool
 
 
 class Submission(Section):

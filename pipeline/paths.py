@@ -10,6 +10,7 @@ INDEX = Path("data/index.csv")
 AUGMENTED = Path("data/augmented")
 MODEL = Path("data/model")
 FILLED = Path("data/filled")
+TWINS = Path("data/twins.csv")  # which test image was filled from which training image
 SUBMISSION = Path("submissions/submission.csv")
 LEDGER = Path("submissions/ledger.csv")  # in git: no stage makes it
 METRICS = Path("metrics.json")

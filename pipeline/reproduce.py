@@ -106,8 +106,8 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
         then = {stage: then[stage] for stage in stages if stage in then}
         outputs = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
         same, verdict = judge(uploaded, then, outputs, tree, kept / paths.SUBMISSION.name, tolerance)
-        before = local_score(repo.file_at(commit, paths.METRICS.as_posix()), new["model"])
-        after = local_score((tree / paths.METRICS).read_text(encoding="utf-8"), new["model"])
+        before = local_score(repo.file_at(commit, paths.METRICS.as_posix()))
+        after = local_score((tree / paths.METRICS).read_text(encoding="utf-8"))
     say(f"reproduce: {tag}: {verdict}; validation RMSE {before} then, {after} now")
     return same
 
@@ -249,10 +249,10 @@ def difference(old: Path, new: Path, index: pd.DataFrame) -> tuple[float, float]
     return float(np.abs(before - after).max()), rmse(before, after)
 
 
-def local_score(metrics: str | None, model: str) -> str:
-    """The validation RMSE of a model in a metrics.json."""
+def local_score(metrics: str | None) -> str:
+    """The submission's validation RMSE in a metrics.json."""
     try:
-        return f"{json.loads(metrics or '')['validation'][model]['all']:.5f}"
+        return f"{json.loads(metrics or '')['validation']['submission']['all']:.5f}"
     except (ValueError, LookupError, TypeError):
         return "unknown"
 

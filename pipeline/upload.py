@@ -25,7 +25,6 @@ from pipeline.competition.index import boxes_of, read_index
 from pipeline.history import repo
 from pipeline.history.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set_row, write_ledger
 from pipeline.params import Params, load_params
-from pipeline.training.card import read_card
 
 DEADLINE = 1800.0  # seconds
 LONGEST_PAUSE = 5.0  # seconds between two looks at the score
@@ -145,15 +144,16 @@ def describe(params: Params, message: str, digest: str) -> Row:
 
 
 def validation_rmse() -> float:
-    """Of the model that filled the submission, as evaluate has it."""
-    model = read_card(paths.MODEL)["model"]
+    """Of validation pairs filled as the submission was, as evaluate has it."""
     try:
-        rmse = float(json.loads(paths.METRICS.read_text(encoding="utf-8"))["validation"][model]["all"])
+        rmse = float(json.loads(paths.METRICS.read_text(encoding="utf-8"))["validation"]["submission"]["all"])
         if not math.isfinite(rmse):
             raise ValueError(f"it is {rmse}")
         return rmse
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
-        raise BadInput(f"{paths.METRICS} has no RMSE of {model} ({error}); `dvc repro evaluate` makes it") from None
+        raise BadInput(
+            f"{paths.METRICS} has no RMSE of the submission ({error}); `dvc repro evaluate` makes it"
+        ) from None
 
 
 def find_or_send(competition: str, row: Row, known: set[str], until: float) -> Row:

@@ -28,6 +28,7 @@ DEFAULTS = {
     "train.threads": 2,
     "train.seed": 7,
     "predict.weights": "best",
+    "predict.twins": True,
     "submission.channels": "bgr",
     "submission.scale": "minmax",
 }
@@ -163,7 +164,7 @@ def test_settings_cannot_be_changed(repo):
         ("fetch.demo.sed", "did you mean seed?"),
         ("submission.channel", "did you mean channels?"),
         ("zzzz", "known here: recipe, fetch, augment"),
-        ("predict.qqqq", "known here: weights, batch_size"),
+        ("predict.qqqq", "known here: weights, batch_size, twins"),
         ("fetch.demo.pairs", "pairs_per_class"),
     ],
 )
@@ -246,6 +247,7 @@ def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
         ("train.seed", -1),
         ("train.seed", 2**31),
         ("predict.batch_size", 0),
+        ("predict.twins", "yes"),
         ("evaluate.samples", 0),
     ],
 )

@@ -140,6 +140,6 @@ def test_from_scratch_the_precision_is_the_one_the_model_was_trained_in(tmp_path
     assert "train.precision is set to float32" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"copy": {"all": "high"}}}'])
+@pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"submission": {"all": "high"}}}'])
 def test_a_score_that_is_not_there_is_unknown(metrics):
-    assert local_score(metrics, "copy") == "unknown"
+    assert local_score(metrics) == "unknown"

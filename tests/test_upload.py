@@ -1,6 +1,5 @@
 """What an upload is made of. With a server, the real client, git and DVC: tests/real/test_upload_real.py."""
 
-import json
 import subprocess
 import sys
 import time
@@ -39,14 +38,11 @@ def test_the_zip_has_the_same_bytes_whenever_it_is_made(tmp_path):
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"validation": {"telea": {"all": 1}}}', "nan", "null"])
 def test_metrics_that_lack_the_models_score_are_named(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    paths.MODEL.mkdir(parents=True)
-    card = {"model": "pix2pix", "settings": {}, "normalisation": "", "weights": {}}
-    (paths.MODEL / "card.json").write_text(json.dumps(card), encoding="utf-8")
     if content == "nan":
-        content = '{"validation": {"pix2pix": {"all": NaN}}}'
+        content = '{"validation": {"submission": {"all": NaN}}}'
     if content is not None:
         paths.METRICS.write_text(content, encoding="utf-8")
-    with pytest.raises(BadInput, match=r"metrics.json has no RMSE of pix2pix .*`dvc repro evaluate` makes it"):
+    with pytest.raises(BadInput, match=r"metrics.json has no RMSE of the submission .*`dvc repro evaluate` makes it"):
         validation_rmse()
 
 

@@ -8,13 +8,18 @@ holes, if it is near enough to be the same photograph for certain.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from pipeline.base.progress import progress
 from pipeline.competition.boxes import hole
-from pipeline.competition.images import SIZE
+from pipeline.competition.images import SIZE, read_image
+from pipeline.competition.index import whole_path
+from pipeline.competition.twins import thumbnail
 
 GRID = 16  # cells a side of what is correlated; one stands for 16 x 16 pixels
 CELLS = 64  # cells known in both that a correlation needs, a quarter of all
@@ -49,6 +54,17 @@ def placements() -> list[Placement]:
 
 
 PLACEMENTS = placements()
+
+
+def fill_from_training(
+    masked: np.ndarray, boxes: np.ndarray, raw: Path, index: pd.DataFrame, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `fill` gives, from the whole images of the index's training pairs, which are its first rows."""
+    whole = [whole_path(raw, row) for row in index[index["split"] == "train"].to_dict("records")]
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(lambda path: thumbnail(read_image(path)), whole)
+        thumbnails = np.stack(list(progress(read, "look for twins", len(whole))))
+    return fill(masked, boxes, thumbnails, lambda i: read_image(whole[i]), own)
 
 
 def fill(

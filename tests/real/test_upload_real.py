@@ -124,9 +124,7 @@ def made(tmp_path_factory, demo_competition, params_file, repo, environment, cod
     index.to_csv(folder / paths.INDEX, index=False)
     values = np.random.default_rng(1).random((len(test), 2, 75, 75, 3)).round(2)
     write_submission(folder / MADE, test, values)
-    card = '{"model": "pix2pix", "settings": {}, "normalisation": "", "weights": {}}'
-    (folder / paths.MODEL / "card.json").write_text(card, encoding="utf-8")
-    metrics = '{"validation": {"telea": {"all": 0.2}, "pix2pix": {"all": 0.345678, "Cat": 0.1}}}'
+    metrics = '{"validation": {"telea": {"all": 0.2}, "submission": {"all": 0.345678, "Cat": 0.1}}}'
     (folder / "made.json").write_text(metrics, encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(DVC), encoding="utf-8")
     params_file(folder)
