@@ -1,0 +1,76 @@
+"""The fills that learn nothing: twins for 200 test images among 7000, the harmonic fill for a training batch."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.measure import main
+from pipeline import paths
+from pipeline.competition.images import read_images
+from pipeline.competition.index import boxes_of, masked_path, read_index
+from pipeline.fills import harmonic, twin
+from pipeline.models import residual
+
+BATCH = 32  # photographs of 64 x 64
+TIMES = 20
+
+
+def twins() -> None:
+    """With reading all images from disk."""
+    index = read_index(paths.INDEX)
+    test = index[index["split"] == "test"]
+    masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
+    twin.fill_from_training(masked, boxes_of(test), paths.RAW, index)
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    """Noise, and the holes of a training step: float32 [32, 64, 64, 3], bool [32, 64, 64]."""
+    rng = np.random.default_rng(0)
+    photographs = rng.uniform(-1, 1, (BATCH, residual.WORKING, residual.WORKING, 3)).astype(np.float32)
+    return photographs, residual.draw_weights(rng, BATCH) > 0
+
+
+def direct(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """The linear equations of each image as one dense matrix, solved by LAPACK."""
+    solved = photographs.copy()
+    for image, hole in zip(solved, missing, strict=True):
+        cells = np.argwhere(hole)
+        number = np.full(np.add(hole.shape, 2), -1)
+        number[1:-1, 1:-1][hole] = np.arange(len(cells))
+        inside = np.pad(np.ones(hole.shape, bool), 1)
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+        matrix, right = np.zeros((len(cells), len(cells))), np.zeros((len(cells), 3))
+        for step in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            rows, columns = (cells + 1 + step).T
+            there, other = inside[rows, columns], number[rows, columns]
+            matrix[np.arange(len(cells)), np.arange(len(cells))] += there
+            free = np.flatnonzero(other >= 0)
+            matrix[free, other[free]] -= 1
+            known = there & (other < 0)
+            right[known] += padded[rows[known], columns[known]]
+        image[hole] = np.linalg.solve(matrix, right)
+    return solved
+
+
+def timed(solve: Callable[[np.ndarray, np.ndarray], np.ndarray], times: int) -> float:
+    """Seconds for a batch, the median of `times`."""
+    known, missing = batch()
+    seconds = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        solve(known, missing)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def difference() -> float:
+    """RMSE between the two ways over the missing pixels, in grey levels."""
+    known, missing = batch()
+    return float(127.5 * np.sqrt(np.mean((harmonic.solve(known, missing) - direct(known, missing))[missing] ** 2)))
+
+
+if __name__ == "__main__":
+    ways = {"harmonic": lambda: timed(harmonic.solve, TIMES), "direct": lambda: timed(direct, 3)}
+    main({"twins": twins, "difference": difference, **ways})
