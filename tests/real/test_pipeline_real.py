@@ -61,7 +61,7 @@ def test_every_test_image_is_filled(folder):
 
 
 def test_only_the_validation_pairs_have_a_score_and_each_is_a_number(metrics):
-    assert metrics.keys() == {"validation"}
+    assert metrics.keys() == {"validation", "filled_from_twins"}
     for values in metrics["validation"].values():
         assert all(math.isfinite(value) and 0 < value < 1 for value in values.values())
 
@@ -70,3 +70,15 @@ def test_telea_fills_real_photographs_better_than_one_colour_does(metrics):
     telea, flat = (metrics["validation"][name]["all"] for name in ("telea", "mean_colour"))
     assert 0.12 < telea < flat < 0.32
     assert telea < 0.9 * flat
+
+
+def test_the_harmonic_fill_is_nearer_than_telea_on_real_photographs(metrics):
+    harmonic, telea = (metrics["validation"][name]["all"] for name in ("harmonic", "telea"))
+    assert 0.12 < harmonic < telea
+
+
+def test_twins_fill_a_share_and_never_spoil_the_submission(metrics):
+    shares, scores = metrics["filled_from_twins"], metrics["validation"]
+    assert shares.keys() == {"validation", "test"} and all(0 <= share < 1 for share in shares.values())
+    model = scores["pix2pix"]["all"]
+    assert scores["submission"]["all"] < model if shares["validation"] else scores["submission"]["all"] == model
