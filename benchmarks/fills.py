@@ -22,7 +22,7 @@ def twins() -> None:
     index = read_index(paths.INDEX)
     test = index[index["split"] == "test"]
     masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
-    twin.fill_from_training(masked, boxes_of(test), paths.RAW, index)
+    twin.fill_over(masked, masked, boxes_of(test), paths.RAW, index)
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:

@@ -38,8 +38,7 @@ def main() -> None:
     alone = encode(filled, boxes, scale)
     covered = np.zeros(masked.shape[:3], bool)
     if params.predict.twins:  # as predict does; a pair's own whole image is no twin of it
-        twins, covered, _ = twin.fill_from_training(masked, boxes, paths.RAW, index, own=pairs.index.to_numpy())
-        filled = np.where(covered[..., None], twins, filled)
+        filled, covered, _ = twin.fill_over(filled, masked, boxes, paths.RAW, index, own=pairs.index.to_numpy())
     values = {"submission": encode(filled, boxes, scale), name: alone} | fill_simply(masked, boxes, scale)
     answer = encode(truth, boxes, scale)
     metrics = {"validation": score(values, answer, pairs, index)}

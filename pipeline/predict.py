@@ -28,8 +28,7 @@ def main() -> None:
     filled = np.stack(list(in_batches(fill, masked, boxes, settings.batch_size, "predict")))
     covered, found = np.zeros(masked.shape[:3], bool), np.full(len(test), -1)
     if settings.twins:
-        twins, covered, found = twin.fill_from_training(masked, boxes, paths.RAW, index)
-        filled = np.where(covered[..., None], twins, filled)
+        filled, covered, found = twin.fill_over(filled, masked, boxes, paths.RAW, index)
     table = list_twins(test, index, boxes, covered, found)
     with replacing(paths.FILLED) as folder, replacing(paths.TWINS) as path:
         folder.mkdir()

@@ -56,15 +56,24 @@ def placements() -> list[Placement]:
 PLACEMENTS = placements()
 
 
-def fill_from_training(
-    masked: np.ndarray, boxes: np.ndarray, raw: Path, index: pd.DataFrame, own: np.ndarray | None = None
+def fill_over(
+    filled: np.ndarray,
+    masked: np.ndarray,
+    boxes: np.ndarray,
+    raw: Path,
+    index: pd.DataFrame,
+    own: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `fill` gives, from the whole images of the index's training pairs, which are its first rows."""
+    """`filled`, uint8 [n, 256, 256, 3], with what twins show put over it; where that is, and whose, as `fill` gives it.
+
+    The twins are whole images of the index's training pairs, which are its first rows.
+    """
     whole = [whole_path(raw, row) for row in index[index["split"] == "train"].to_dict("records")]
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: thumbnail(read_image(path)), whole)
         thumbnails = np.stack(list(progress(read, "look for twins", len(whole))))
-    return fill(masked, boxes, thumbnails, lambda i: read_image(whole[i]), own)
+    twins, covered, found = fill(masked, boxes, thumbnails, lambda i: read_image(whole[i]), own)
+    return np.where(covered[..., None], twins, filled), covered, found
 
 
 def fill(
