@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
+import children
 import pytest
 
 from pipeline.base.files import sha256
@@ -81,15 +82,7 @@ def start_stage(code_here) -> Callable[..., subprocess.Popen]:
     """`start_stage("train", folder)`: the stage at work, stdout and stderr in one stream."""
 
     def start(name: str, cwd: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.{name}"],
-            cwd=cwd,
-            env=os.environ | code_here,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return children.start([sys.executable, "-m", f"pipeline.{name}"], cwd, os.environ | code_here)
 
     return start
 

@@ -14,6 +14,7 @@ from shutil import copytree
 
 import pytest
 import yaml
+from children import start
 from kaggle_server import Contest, KaggleServer, scorer
 
 from pipeline import paths
@@ -49,15 +50,7 @@ class Project:
     tags: tuple[str, ...] = ()
 
     def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return start(command, self.folder, self.environment)
 
     def run(self, *command: str, status: int = 0) -> str:
         process = self.start(*command)

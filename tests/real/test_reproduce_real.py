@@ -15,6 +15,7 @@ from shutil import copytree
 
 import pytest
 import yaml
+from children import start
 
 from pipeline import paths
 from pipeline.base.files import remove, sha256
@@ -66,15 +67,7 @@ class Project:
         self.run("git", "tag", tag)
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.reproduce", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return start([sys.executable, "-m", "pipeline.reproduce", *arguments], self.folder, self.environment)
 
     def reproduce(self, *arguments: str) -> tuple[int, str]:
         """Its status and all that it prints; whatever it does, all is as it was."""
