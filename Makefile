@@ -29,7 +29,7 @@ benchmark: $(READY)
 	python -m benchmarks
 
 clean:  ## everything made here but the environment and DVC's cache
-	rm -rf .work data/raw data/truth data/index.csv data/augmented data/model data/filled data/twins.csv submissions/submission.csv
+	rm -rf .work data/raw data/truth data/index.csv data/augmented data/model data/filled data/twins.csv data/held_out.npz data/blend.json submissions/submission.csv
 
 $(READY): requirements.txt constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -7,43 +7,43 @@ import pandas as pd
 
 from pipeline import paths
 from pipeline.base.command import run_stage
-from pipeline.base.files import replacing
+from pipeline.base.files import keep_only, replacing
 from pipeline.base.progress import say
 from pipeline.competition import submission
-from pipeline.competition.boxes import hole
+from pipeline.competition.boxes import put
 from pipeline.competition.images import encode_image, read_images
 from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs
 from pipeline.competition.metric import rmse
-from pipeline.fills import harmonic, mean_colour, telea, twin
+from pipeline.fills import harmonic, mean_colour, telea
+from pipeline.fills.batched import Fill, in_batches
 from pipeline.params import Submission, load_params
 from pipeline.report.page import make_page
 from pipeline.report.sheet import draw_sheet
-from pipeline.training.card import read_card
-from pipeline.training.trained import Fill, in_batches, load_fill
 
 SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
+AT_ONCE = 10  # images
 Scores = dict[str, dict[str, float]]
 
 
 def main() -> None:
     params = load_params()
+    systems, scale = params.systems, params.submission
+    keep_only(paths.CURVES, systems)
     index = read_index(paths.INDEX)
-    card = read_card(paths.MODEL)
-    name, scale = card["model"], params.submission
-    fill = load_fill(paths.MODEL, params.predict.weights)
+    metrics = {}
 
-    pairs = index.loc[card["validation"]]
+    held_out = dict(np.load(paths.HELD_OUT))
+    pairs = index.loc[held_out.pop("pairs")]
     masked, truth, boxes = read_pairs(paths.RAW, pairs)
-    filled = np.stack(list(in_batches(fill, masked, boxes, params.predict.batch_size, "fill validation pairs")))
-    alone = encode(filled, boxes, scale)
-    covered = np.zeros(masked.shape[:3], bool)
-    if params.predict.twins:  # as predict does; a pair's own whole image is no twin of it
-        filled, covered, _ = twin.fill_over(filled, masked, boxes, paths.RAW, index, own=pairs.index.to_numpy())
-    values = {"submission": encode(filled, boxes, scale), name: alone} | fill_simply(masked, boxes, scale)
+    filled = {name: put(values, masked, boxes) for name, values in held_out.items()}
+    values = {name: encode(filled[name], boxes, scale) for name in ("submission", "blend", *systems)}
+    if len(systems) == 1:
+        del values["blend"]
     answer = encode(truth, boxes, scale)
-    metrics = {"validation": score(values, answer, pairs, index)}
-    shares = {"validation": float(covered.sum() / hole(boxes).sum())}
-    sheet = make_sheet(masked, filled, truth, values["submission"], answer, pairs, params.evaluate.samples)
+    metrics["validation"] = score(values | fill_simply(masked, boxes, scale), answer, pairs, index)
+    sheet = make_sheet(
+        masked, filled["submission"], truth, values["submission"], answer, pairs, params.evaluate.samples
+    )
 
     test = index[index["split"] == "test"]
     known = [paths.TRUTH / filename for filename in test["filename"]]
@@ -54,11 +54,15 @@ def main() -> None:
         values |= fill_simply(masked, boxes, scale)
         metrics["test"] = score(values, encode(read_images(known), boxes, scale), test, index)
 
-    filled_pixels = pd.read_csv(paths.TWINS)[["filled", "missing"]].sum()
-    shares["test"] = float(filled_pixels["filled"] / filled_pixels["missing"])
+    pixels = pd.read_csv(paths.TWINS).groupby("split")[["filled", "missing"]].sum()
+    share = pixels["filled"] / pixels["missing"]
+    shares = {"validation": share["train"], "test": share["test"]}
 
-    title = f"{name}, recipe {params.recipe}, {card['settings']['steps']:,} steps"
-    page = make_page(title, metrics, pd.read_csv(paths.LOSSES), pd.read_csv(paths.VALIDATION), paths.SHEET.name)
+    title = f"{' and '.join(systems)}, recipe {params.recipe}"
+    curves = {
+        name: {path.stem: pd.read_csv(path) for path in sorted((paths.CURVES / name).glob("*.csv"))} for name in systems
+    }
+    page = make_page(title, metrics, curves, paths.SHEET.name)
     with replacing(paths.METRICS) as path, replacing(paths.SHEET) as picture, replacing(paths.PAGE) as html:
         path.write_text(json.dumps(metrics | {"filled_from_twins": shares}, indent=2) + "\n", encoding="utf-8")
         picture.write_bytes(encode_image(sheet, ".png"))
@@ -77,8 +81,8 @@ def fill_simply(masked: np.ndarray, boxes: np.ndarray, settings: Submission) -> 
     """What a submission would hold if the images were filled by the fills that learn nothing."""
     result = {}
     for name, fill in SIMPLE_FILLS.items():
-        filled = in_batches(fill, masked, boxes, 10, f"fill with {name}")
-        result[name] = encode(np.stack(list(filled)), boxes, settings)
+        filled = in_batches(fill, masked, boxes, AT_ONCE, f"fill with {name}")
+        result[name] = encode(filled, boxes, settings)
     return result
 
 

@@ -1,11 +1,12 @@
-"""params.yaml, typed and strict: one section per stage, every key known, every value of its type and range."""
+"""params.yaml, typed and strict: a section per stage and system, every key known, every value in its range."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.base.errors import BadInput
 from pipeline.paths import PARAMS
@@ -14,6 +15,24 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+System = Literal["pix2pix", "residual"]
+
+
+def without_repeats(names: list[str]) -> list[str]:
+    """The list itself. Raises ValueError where it names something twice."""
+    if len(set(names)) < len(names):
+        raise ValueError("names a system twice")
+    return names
+
+
+def weights(value: Any) -> Any:
+    """The value itself where it is "fit" or a number for each of some names. Raises ValueError otherwise."""
+    numbers = list(value.values()) if isinstance(value, dict) else []
+    if value != "fit" and not (numbers and all(type(number) in (int, float) for number in numbers)):
+        raise ValueError("write fit, or a weight for each system, as {pix2pix: 0.25, residual: 0.75}")
+    return value
 
 
 class Section(BaseModel):
@@ -41,24 +60,47 @@ class Augment(Section):
 
 
 class Train(Section):
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
-    beta_1: Annotated[float, Field(ge=0, lt=1)]
-    lambda_l1: NotNegative
     precision: Literal["float32", "mixed_bfloat16"]
-    shuffle_buffer: Count
     validation_pairs: Count
-    validate_every: Count
-    checkpoint_every: Count
-    filters: Annotated[int, Field(ge=1, le=64)]
     threads: Annotated[int, Field(ge=1, le=256)]
     seed: Seed
+
+
+class Schedule(Section):
+    """What every system's settings have, in steps."""
+
+    steps: Count
+    batch_size: Count
+    validate_every: Count
+    checkpoint_every: Count
+
+
+class Pix2pix(Schedule):
+    learning_rate: Positive
+    beta_1: Annotated[float, Field(ge=0, lt=1)]
+    lambda_gan: NotNegative
+    lambda_l1: NotNegative
+    lambda_l2: NotNegative
+    loss: Literal["image", "holes"]
+    mask_channel: bool
+    random_holes: bool
+    shuffle_buffer: Count
+    filters: Annotated[int, Field(ge=1, le=64)]
+
+
+class Residual(Schedule):
+    learning_rate: Positive
+    weight_decay: NotNegative
+    average: Annotated[float, Field(ge=0, lt=1)]
+    filters: Annotated[int, Field(ge=1, le=256)]
+    blocks: Annotated[int, Field(ge=1, le=16)]
+    resolution: Literal[64, 128]
 
 
 class Predict(Section):
     weights: Literal["best", "last"]
     batch_size: Count
+    blend: Annotated[Literal["fit"] | dict[str, float], BeforeValidator(weights)]
     twins: bool
 
 
@@ -73,9 +115,12 @@ class Evaluate(Section):
 
 class Params(Section):
     recipe: str
+    systems: Annotated[list[System], Field(min_length=1), AfterValidator(without_repeats)]
     fetch: Fetch
     augment: Augment
     train: Train
+    pix2pix: Pix2pix
+    residual: Residual
     predict: Predict
     submission: Submission
     evaluate: Evaluate
@@ -95,11 +140,17 @@ def load_params(path: Path = PARAMS) -> Params:
 def check_params(content: Any, name: str) -> Params:
     """Settings as parsed from YAML, checked as load_params does; `name` stands in the message."""
     if not isinstance(content, dict):
-        raise BadInput(f"{name} must hold one section per stage: {', '.join(Params.model_fields)}")
+        raise BadInput(f"{name} must hold these keys: {', '.join(Params.model_fields)}")
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{name}: " + "; ".join(explain(fault) for fault in error.errors())) from None
+    blend = params.predict.blend
+    if blend != "fit" and (set(blend) != set(params.systems) or not math.isclose(sum(blend.values()), 1)):
+        raise BadInput(
+            f"{name}: predict.blend is {blend}: it needs a weight for each of {', '.join(params.systems)}, 1 in all"
+        )
+    return params
 
 
 def explain(fault: dict[str, Any]) -> str:
@@ -115,7 +166,8 @@ def explain(fault: dict[str, Any]) -> str:
     value = fault["input"]
     if isinstance(value, str) and fault["type"] == "float_type":
         return f"{key} is {value!r}, which YAML reads as text, not as a number; write 0.0003 or 3.0e-4, without quotes"
-    return f"{key} is {value!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key} is {value!r}: {message[0].lower()}{message[1:]}"
 
 
 def known_keys(path: list[str]) -> list[str]:

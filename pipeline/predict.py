@@ -1,58 +1,89 @@
-"""Stage 4: fill the test images, from a twin where there is one, else with the trained model.
+"""Stage 4: fill the test images, from a twin where there is one, else with the blend of the trained systems.
 
-data/filled holds them as PNG, known pixels untouched; data/twins.csv says of each how much came from which twin.
+data/filled holds them as PNG, known pixels untouched. The validation pairs are filled alike, and by each system alone,
+for evaluate to score: data/held_out.npz has their boxes' pixels. data/twins.csv says of each image how much of it came
+from which twin, data/blend.json what each system weighs.
 """
+
+import json
 
 import numpy as np
 import pandas as pd
 
 from pipeline import paths
 from pipeline.base.command import run_stage
-from pipeline.base.files import replacing
+from pipeline.base.files import keep_only, replacing
 from pipeline.base.progress import say
-from pipeline.competition.boxes import hole
+from pipeline.competition.boxes import cut, hole, put
 from pipeline.competition.images import encode_image, read_images
-from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index
-from pipeline.fills import twin
+from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, whole_path
+from pipeline.fills import blend, twin
+from pipeline.fills.batched import in_batches
 from pipeline.params import load_params
-from pipeline.training.trained import in_batches, load_fill
+from pipeline.training.card import read_card
+from pipeline.training.trained import load_fill
 
 
 def main() -> None:
-    settings = load_params().predict
-    fill = load_fill(paths.MODEL, settings.weights)
+    params = load_params()
+    systems, settings = params.systems, params.predict
+    keep_only(paths.MODELS, systems)  # the model of a system that is no longer listed is no input
+    fills = {name: load_fill(paths.MODELS / name, settings.weights) for name in systems}
     index = read_index(paths.INDEX)
-    test = index[index["split"] == "test"]
-    rows, boxes = test.to_dict("records"), boxes_of(test)
+    pairs = index.loc[read_card(paths.MODELS / systems[0])["validation"]]  # the same for every system
+    images = pd.concat([pairs, index[index["split"] == "test"]])
+    held = (images["split"] == "train").to_numpy()
+    rows, boxes = images.to_dict("records"), boxes_of(images)
     masked = read_images(masked_path(paths.RAW, row) for row in rows)
-    filled = np.stack(list(in_batches(fill, masked, boxes, settings.batch_size, "predict")))
-    covered, found = np.zeros(masked.shape[:3], bool), np.full(len(test), -1)
-    if settings.twins:
-        filled, covered, found = twin.fill_over(filled, masked, boxes, paths.RAW, index)
-    table = list_twins(test, index, boxes, covered, found)
-    with replacing(paths.FILLED) as folder, replacing(paths.TWINS) as path:
+    truth = cut(read_images(whole_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes[held])
+
+    size = settings.batch_size
+    alone = np.stack([cut(in_batches(fill, masked, boxes, size, name), boxes) for name, fill in fills.items()])
+    fitted = settings.blend == "fit"
+    weights = blend.fit(alone[:, held], truth) if fitted else np.array([settings.blend[name] for name in systems])
+    blended = blend.blend(alone, weights)
+    if fitted:  # no validation pair is filled with weights that were fitted on it or on its twin
+        blended[held] = blend.cross_fitted(alone[:, held], truth, (pairs["group"] % 2 == 0).to_numpy())
+    filled = put(blended, masked, boxes)
+    covered, found = np.zeros(masked.shape[:3], bool), np.full(len(images), -1)
+    if settings.twins:  # nor is it its own twin
+        own = np.where(held, images.index, -1)
+        filled, covered, found = twin.fill_over(filled, masked, boxes, paths.RAW, index, own)
+
+    held_out = dict(zip(systems, alone[:, held], strict=True))
+    held_out |= {"blend": blended[held], "submission": cut(filled[held], boxes[held])}
+    weighs = dict(zip(systems, weights.tolist(), strict=True))
+    table = list_twins(images, index, boxes, covered, found)
+    with (
+        replacing(paths.FILLED) as folder,
+        replacing(paths.HELD_OUT) as held_out_file,
+        replacing(paths.TWINS) as twins_file,
+        replacing(paths.BLEND) as blend_file,
+    ):
         folder.mkdir()
         for row, image in zip(rows, filled, strict=True):
-            filled_path(folder, row).write_bytes(encode_image(image, ".png"))
-        table.to_csv(path, index=False)
-    share = table["filled"].sum() / table["missing"].sum()
-    say(
-        f"predict: {(found >= 0).sum()} of {len(test)} images have a twin; twins fill {share:.1%} of the missing pixels"
-    )
+            if row["split"] == "test":
+                filled_path(folder, row).write_bytes(encode_image(image, ".png"))
+        with held_out_file.open("wb") as file:
+            np.savez(file, pairs=pairs.index.to_numpy(), **held_out)
+        table.to_csv(twins_file, index=False)
+        blend_file.write_text(json.dumps(weighs, indent=2) + "\n", encoding="utf-8")
+
+    say("predict: weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weighs.items()))
+    test = table[~held]
+    share = test["filled"].sum() / test["missing"].sum()
+    say(f"predict: {(test['twin'] != '').sum()} of {len(test)} images have a twin, for {share:.1%} of what is missing")
 
 
 def list_twins(
-    test: pd.DataFrame, index: pd.DataFrame, boxes: np.ndarray, covered: np.ndarray, found: np.ndarray
+    images: pd.DataFrame, index: pd.DataFrame, boxes: np.ndarray, covered: np.ndarray, found: np.ndarray
 ) -> pd.DataFrame:
-    """One row a test image: its name, its twin as class/name, and how many of its missing pixels the twin filled."""
+    """One row an image: which it is, its twin as class/name, and how many of its missing pixels the twin filled."""
     names = index["class"] + "/" + index["filename"]
-    return pd.DataFrame(
-        {
-            "filename": test["filename"].to_numpy(),
-            "twin": [names[i] if i >= 0 else "" for i in found],
-            "filled": covered.sum(axis=(1, 2)),
-            "missing": hole(boxes).sum(axis=(1, 2)),
-        }
+    return images[["split", "class", "filename"]].assign(
+        twin=[names[i] if i >= 0 else "" for i in found],
+        filled=covered.sum(axis=(1, 2)),
+        missing=hole(boxes).sum(axis=(1, 2)),
     )
 
 

@@ -86,7 +86,7 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
     archive = archive_of(tag, commit)
     with worktree(commit, archive) as tree:
         kept = tree.parent / "kept"
-        card = keep_results(tree, kept)
+        card = keep_results(tree, kept, then)
         say(f"reproduce: {tag}: " + compare_versions(card))
         if archive:
             bring_data(tree, Path(archive), from_scratch)
@@ -97,14 +97,14 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
             run_dvc(tree, "repro", "--pull", "train")
             run_dvc(tree, *FROM_NOTHING, "--downstream", "predict")
 
-        new = read_card(tree / paths.MODEL)
+        outputs = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
+        new = read_card(tree / model_of(outputs))
         for name in ROUNDING if card else ():
             if (was := card["settings"][name]) != (now := new["settings"][name]):
                 say(f"reproduce: {tag}: train.{name} was {was}, here it is {now}")
         # In order, which a dvc.lock need not be: a stage that was added later stands last in it.
         stages = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        then = {stage: then[stage] for stage in stages if stage in then}
-        outputs = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
+        then = {name: made for stage in stages for name, made in then.items() if name.partition("@")[0] == stage}
         same, verdict = judge(uploaded, then, outputs, tree, kept / paths.SUBMISSION.name, tolerance)
         before = local_score(repo.file_at(commit, paths.METRICS.as_posix()))
         after = local_score((tree / paths.METRICS).read_text(encoding="utf-8"))
@@ -147,9 +147,15 @@ def md5_of_submission(outputs: Outputs) -> str | None:
     return next((made[name] for made in outputs.values() if name in made), None)
 
 
-def keep_results(tree: Path, kept: Path) -> Card | None:
-    """Put the CSV and the model's card that the tag had into `kept`, where cache or remote have them; the card."""
-    wanted = (paths.SUBMISSION, paths.MODEL / CARD)
+def model_of(outputs: Outputs) -> Path:
+    """The folder of a model that a stage made; where several were, one of them: precision and threads are shared."""
+    made = [Path(path) for outs in outputs.values() for path in outs if Path(path).is_relative_to(paths.MODELS)]
+    return made[0] if made else paths.MODELS
+
+
+def keep_results(tree: Path, kept: Path, then: Outputs) -> Card | None:
+    """Put the CSV and a model's card that the tag had into `kept`, where cache or remote have them; the card."""
+    wanted = (paths.SUBMISSION, model_of(then) / CARD)
     run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in wanted))
     kept.mkdir()
     for path in wanted:

@@ -42,3 +42,10 @@ def sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_only(folder: Path, names: list[str]) -> None:
+    """Delete what is in a folder under other names; nothing happens where there is no folder."""
+    for path in folder.glob("*"):
+        if path.name not in names:
+            remove(path)

@@ -13,18 +13,20 @@ from keras import KerasTensor, Model, layers, ops
 from pipeline.competition.boxes import hole, paste
 from pipeline.competition.images import SIZE
 
+SHAPE = ("filters", "mask_channel")  # the settings that `build` takes
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the generator's layers on the way down, in multiples of the first
 DROPOUT = 0.5
 UNBOUNDED = 1e12  # a variance that leaves nothing of what it divides
-NORMALISATION = "grey level / 127.5 - 1; the pixels of the boxes -1"
+NORMALISATION = "grey level / 127.5 - 1; the pixels of the boxes -1; with mask_channel, 1 where missing, else 0"
 
 
-def build_generator(filters: int = 64, dtype: str = "float32") -> Model:
+def build(filters: int = 64, mask_channel: bool = False, dtype: str = "float32") -> Model:
     """The U-Net: float32 [n, 256, 256, 3] masked to float32 [n, 256, 256, 3] filled, both in [-1, 1].
 
-    With 64 filters it has 54,425,859 parameters, 54,414,979 of them trainable. dtype is a Keras precision policy.
+    With 64 filters it has 54,425,859 parameters, 54,414,979 of them trainable. With mask_channel a fourth channel says
+    which pixels are missing. dtype is a Keras precision policy.
     """
-    x = image = keras.Input((SIZE, SIZE, 3), name="masked")
+    x = image = keras.Input((SIZE, SIZE, 3 + mask_channel), name="masked")
     skips = []
     for number, factor in enumerate(DOWN):
         x = down(x, factor * filters, dtype, norm=number > 0)
@@ -72,21 +74,15 @@ def up(x: KerasTensor, filters: int, dtype: str, dropout: bool) -> KerasTensor:
     return layers.ReLU(dtype=dtype)(x)
 
 
-def losses(
-    whole: KerasTensor, filled: KerasTensor, real: KerasTensor, fake: KerasTensor, lambda_l1: float
-) -> dict[str, KerasTensor]:
-    """The paper's losses, each a scalar: the generator's, its two terms, and the discriminator's.
+def differences(whole: KerasTensor, filled: KerasTensor, weights: KerasTensor) -> dict[str, KerasTensor]:
+    """The mean absolute and the mean squared error, each a scalar, of images [n, h, w, 3] in [-1, 1].
 
-    `whole` and `filled` are images in [-1, 1], `real` and `fake` the discriminator's logits on them. generator_gan is
-    the cross-entropy of `fake` with "real", generator_l1 the mean absolute error over the whole image (equation 3).
+    weights, float32 [n, h, w, 1], say how much a pixel counts.
     """
-    generator_gan = cross_entropy(fake, 1.0)
-    generator_l1 = ops.mean(ops.abs(whole - filled))
+    off, total = whole - filled, 3 * ops.sum(weights)
     return {
-        "generator": generator_gan + lambda_l1 * generator_l1,
-        "generator_gan": generator_gan,
-        "generator_l1": generator_l1,
-        "discriminator": cross_entropy(real, 1.0) + cross_entropy(fake, 0.0),
+        "generator_l1": ops.sum(weights * ops.abs(off)) / total,
+        "generator_l2": ops.sum(weights * ops.square(off)) / total,
     }
 
 
@@ -130,6 +126,9 @@ def fill(generator: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
     The generator runs in evaluation mode: no dropout, moving statistics.
     """
-    filled = ops.convert_to_numpy(generator(normalise(masked, boxes), training=False))
+    given = normalise(masked, boxes)
+    if generator.input_shape[-1] == 4:
+        given = np.concatenate([given, hole(boxes)[..., None]], axis=-1, dtype=np.float32)
+    filled = ops.convert_to_numpy(generator(given, training=False))
     levels = np.clip(np.round((filled + 1) * 127.5), 0, 255).astype(np.uint8)
     return paste(levels, masked, boxes)

@@ -1,10 +1,10 @@
 """A U-Net that predicts what the harmonic fill lacks.
 
-It sees a photograph at 64 x 64 whose holes are filled harmonically, and which pixels those are, and gives the residual:
-truth less fill. It is trained on the squared error inside the holes only, on holes drawn anew each step, so its answer
-is the conditional mean, which is what the RMSE asks for. The residual, enlarged, is added to the harmonic fill of the
-full photograph. No normalisation layers; the last layer starts at zero, so training starts at the harmonic fill.
-Plain Keras 3: nothing here knows the backend. Inside the network photographs are float32 in [-1, 1].
+It sees a photograph at 64 x 64 or 128 x 128 whose holes are filled harmonically, and which pixels those are, and gives
+the residual: truth less fill. It is trained on the squared error inside the holes only, on holes drawn anew each step,
+so its answer is the conditional mean, which is what the RMSE asks for. The residual, enlarged, is added to the harmonic
+fill of the full photograph. No normalisation layers; the last layer starts at zero, so training starts at the harmonic
+fill. Plain Keras 3: nothing here knows the backend. Inside the network photographs are float32 in [-1, 1].
 """
 
 import cv2
@@ -16,21 +16,25 @@ from pipeline.competition.boxes import BOX, LAST, hole, paste
 from pipeline.competition.images import SIZE
 from pipeline.fills import harmonic
 
-WORKING = 64  # pixels a side of what the network sees
+SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
+FIRST = 32  # pixels a side after the first layer, whatever the network sees
 WIDTHS = (1, 2, 4, 8)  # filters at 32, 16, 8 and 4 pixels a side, in multiples of the first
 NORMALISATION = "grey level / 127.5 - 1, holes filled harmonically; 1 where missing"
 IMAGES_AT_ONCE = 8  # whose full resolution is solved together, so that it stays in the processor's cache
 
 
-def build(filters: int = 32, blocks: int = 1, dtype: str = "float32") -> Model:
-    """The network: float32 [n, 64, 64, 4], photograph and mask, to the residual float32 [n, 64, 64, 3].
+def build(filters: int = 32, blocks: int = 1, resolution: int = 64, dtype: str = "float32") -> Model:
+    """The network: float32 [n, h, h, 4], photograph and mask, to the residual float32 [n, h, h, 3]; h is resolution.
 
     filters is the width at 32 x 32, blocks how many residual blocks stand at each level on each side. With 32 and 1 it
-    has 3,483,715 parameters. dtype is a Keras precision policy. On a CPU widths that 32 divides are the fastest.
+    has 3,483,715 parameters at 64 x 64. dtype is a Keras precision policy. On a CPU widths that 32 divides are the
+    fastest.
     """
-    image = keras.Input((WORKING, WORKING, 4), name="filled")
-    # A stride of two at once: at full width half of all the time would go into 64 x 64.
-    x = layers.Conv2D(filters, 4, 2, "same", activation="relu", kernel_initializer="he_normal", dtype=dtype)(image)
+    image = keras.Input((resolution, resolution, 4), name="filled")
+    # At once to 32 x 32: at full width half of all the time would go into 64 x 64.
+    stride = resolution // FIRST
+    fold = {"kernel_size": 2 * stride, "strides": stride, "padding": "same", "dtype": dtype}
+    x = layers.Conv2D(filters, **fold, activation="relu", kernel_initializer="he_normal")(image)
     skips = []
     for factor in WIDTHS[:-1]:
         x = refine(x, blocks, dtype)
@@ -42,7 +46,7 @@ def build(filters: int = 32, blocks: int = 1, dtype: str = "float32") -> Model:
         x = layers.Conv2DTranspose(factor * filters, 2, 2, kernel_initializer="he_normal", dtype=dtype)(x)
         x = layers.ReLU(dtype=dtype)(layers.Add(dtype=dtype)([x, skip]))
         x = refine(x, blocks, dtype)
-    x = layers.Conv2DTranspose(3, 4, 2, "same", kernel_initializer="zeros", dtype=dtype)(x)
+    x = layers.Conv2DTranspose(3, **fold, kernel_initializer="zeros")(x)
     return Model(image, layers.Activation("linear", dtype="float32")(x), name="residual")
 
 
@@ -63,22 +67,22 @@ def loss(residual: KerasTensor, predicted: KerasTensor, weights: KerasTensor) ->
     return ops.sum(weights * squares) / ops.sum(weights)
 
 
-def draw_weights(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Fresh holes as the competition draws them: in how many boxes a pixel is, float32 [n, 64, 64], 0 to 2.
+def draw_weights(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
+    """Fresh holes as the competition draws them: in how many boxes a pixel is, float32 [n, side, side], 0 to 2.
 
     A pixel in both boxes is scored twice. One that a box only touches is missing too.
     """
     boxes = rng.integers(0, LAST + 1, (n, 2, 2))
-    cell, position = SIZE // WORKING, np.arange(WORKING)
+    cell, position = SIZE // side, np.arange(side)
     start, stop = boxes // cell, -(-(boxes + BOX) // cell)
-    inside = (position >= start[..., None]) & (position < stop[..., None])  # [n, box, axis, 64]
+    inside = (position >= start[..., None]) & (position < stop[..., None])  # [n, box, axis, side]
     return (inside[:, :, 0, :, None] & inside[:, :, 1, None, :]).sum(axis=1).astype(np.float32)
 
 
 def examples(photographs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What to train on: the network's input [n, 64, 64, 4] and the residual it should give [n, 64, 64, 3], float32.
+    """What to train on: the network's input [n, h, h, 4] and the residual it should give [n, h, h, 3], float32.
 
-    photographs are whole, uint8 [n, 64, 64, 3]; weights, as draw_weights gives them, are above 0 where to make holes.
+    photographs are whole, uint8 [n, h, h, 3]; weights, as draw_weights gives them, are above 0 where to make holes.
     """
     given = network_input(photographs, weights > 0)
     return given, scale(photographs) - given[..., :3]
@@ -95,10 +99,10 @@ def scale(photographs: np.ndarray) -> np.ndarray:
     return photographs.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def shrink(photographs: np.ndarray) -> np.ndarray:
-    """[n, 256, 256, 3] to float32 [n, 64, 64, 3]: the mean of each 4 x 4 pixels."""
-    cell = SIZE // WORKING
-    cells = photographs.reshape(len(photographs), WORKING, cell, WORKING, cell, 3)
+def shrink(photographs: np.ndarray, side: int) -> np.ndarray:
+    """[n, 256, 256, 3] to float32 [n, side, side, 3]: the mean of each cell of pixels."""
+    cell = SIZE // side
+    cells = photographs.reshape(len(photographs), side, cell, side, cell, 3)
     return cells.mean(axis=(2, 4), dtype=np.float32)
 
 
@@ -112,9 +116,10 @@ def fill(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The residual at full size, float32 [n, 256, 256, 3]: the mean of those of the images and their mirror images."""
-    cell = SIZE // WORKING
-    missing = hole(boxes).reshape(-1, WORKING, cell, WORKING, cell).any(axis=(2, 4))
-    given = network_input(shrink(masked), missing)
+    side = model.input_shape[1]
+    cell = SIZE // side
+    missing = hole(boxes).reshape(-1, side, cell, side, cell).any(axis=(2, 4))
+    given = network_input(shrink(masked, side), missing)
     straight, mirrored = (ops.convert_to_numpy(model(x, training=False)) for x in (given, given[:, :, ::-1]))
     residual = (straight + mirrored[:, :, ::-1]) / 2 * missing[..., None]
     return np.stack([cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for one in residual])

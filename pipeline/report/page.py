@@ -16,18 +16,19 @@ img, svg { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: w
 """
 
 
-def make_page(title: str, metrics: dict[str, Any], losses: pd.DataFrame, validation: pd.DataFrame, sheet: str) -> str:
-    """The page as HTML. `metrics` is set -> fill -> subset -> RMSE; `sheet` the sample sheet's file name beside it."""
+def make_page(title: str, metrics: dict[str, Any], curves: dict[str, dict[str, pd.DataFrame]], sheet: str) -> str:
+    """The page as HTML. `metrics` is set -> fill -> subset -> RMSE, `curves` system -> curve -> a column
+    beside the steps for each line in it; `sheet` is the sample sheet's file name beside the page."""
     tables = "".join(f"<h2>RMSE, {escape(name)}</h2>{table(scores)}" for name, scores in metrics.items())
-    networks = losses[["step", "generator_gan", "discriminator"]]
-    curves = [
-        plot(validation, "RMSE", "Validation RMSE (unit scale)"),
-        plot(losses[["step", "generator_l1"]], "mean absolute error in [-1, 1]", "Training L1"),
-        plot(networks, "cross-entropy", "Adversarial losses"),
+    plots = [
+        plot(frame["step"], frame[line], f"{system}, {curve}: {line}")
+        for system, frames in curves.items()
+        for curve, frame in frames.items()
+        for line in frame.columns.drop("step")
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-        f'<h1>{escape(title)}</h1>{tables}<h2>Curves</h2><div class="curves">{"".join(curves)}</div>'
+        f'<h1>{escape(title)}</h1>{tables}<h2>Curves</h2><div class="curves">{"".join(plots)}</div>'
         f'<h2>Samples</h2><img src="{escape(sheet)}" alt="masked, filled and true images">\n</html>\n'
     )
 
@@ -38,17 +39,14 @@ def table(scores: dict[str, dict[str, float]]) -> str:
     return frame.to_html(float_format="%.4f", na_rep="", border=0)
 
 
-def plot(frame: pd.DataFrame, what: str, title: str) -> str:
-    """Every column of a curve against its steps, as SVG whose bytes depend on nothing else."""
+def plot(steps: pd.Series, values: pd.Series, title: str) -> str:
+    """One curve as SVG whose bytes depend on nothing else."""
     with matplotlib.rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none"}):
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         axes = figure.subplots()
-        for column in frame.columns.drop("step"):
-            axes.plot(frame["step"], frame[column], label=column, marker="." if len(frame) < 50 else None)
-        axes.set(xlabel="step", ylabel=what, title=title)
+        axes.plot(steps, values, marker="." if len(values) < 50 else None)
+        axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)
-        if len(frame.columns) > 2:
-            axes.legend()
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

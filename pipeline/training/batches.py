@@ -4,7 +4,7 @@ so that training can begin at any step and see what it would have seen."""
 import numpy as np
 import tensorflow as tf
 
-from pipeline.competition.boxes import BOX
+from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SIZE
 from pipeline.training.shards import parse
 
@@ -13,11 +13,20 @@ JITTER = 286  # pixels; each image is enlarged to this and cropped back, as in t
 
 
 def training_batches(
-    shards: list[str], keep: np.ndarray, records: int, batch_size: int, buffer: int, seed: int, start: int = 0
+    shards: list[str],
+    keep: np.ndarray,
+    records: int,
+    batch_size: int,
+    buffer: int,
+    seed: int,
+    start: int = 0,
+    random_holes: bool = False,
 ) -> tf.data.Dataset:
-    """Endless batches (masked, whole), each float32 [batch_size, 256, 256, 3] in [-1, 1], from step `start` on.
+    """Endless batches (masked, whole, missing) from step `start` on: images float32 [batch_size, 256, 256, 3] in
+    [-1, 1], and float32 [batch_size, 256, 256, 1], 1 where a pixel is missing, else 0.
 
-    keep, bool [rows of the index], says which pairs are trained on; `records` is how many records that leaves.
+    keep, bool [rows of the index], says which pairs are trained on; `records` is how many records that leaves. The
+    holes are those of the pair, or drawn anew each time.
     Raises tf.errors.DataLossError on a shard with damaged bytes.
     """
     keep = tf.constant(keep)
@@ -41,22 +50,33 @@ def training_batches(
         .flat_map(epoch)
         .skip(skip)  # before decoding: what is skipped costs only its reading
         .enumerate(start * batch_size)
-        .map(lambda position, record: example(position, parse(record), seed), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(
+            lambda position, record: example(position, parse(record), seed, random_holes),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         .batch(batch_size, drop_remainder=True)
         .prefetch(2)
     )
 
 
-def example(position: tf.Tensor, record: dict[str, tf.Tensor], seed: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """One record as (masked, whole), float32 [256, 256, 3] in [-1, 1], enlarged to 286 x 286 and cropped at random."""
+def example(
+    position: tf.Tensor, record: dict[str, tf.Tensor], seed: int, random_holes: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One record as training_batches gives it, enlarged to 286 x 286 and cropped at random."""
+    draw = tf.stack([tf.cast(seed, tf.int64), position])
+    boxes = record["boxes"]
+    if random_holes:
+        own = tf.random.experimental.stateless_fold_in(draw, 1)  # not the crop's numbers again
+        boxes = tf.random.stateless_uniform([2, 2], own, maxval=LAST + 1, dtype=boxes.dtype)
     # Spelled out since the default method is a faster and coarser one than every other reader's.
     image = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
-    masked = tf.where(hole(record["boxes"])[..., None], tf.zeros_like(image), image)
-    both = tf.concat([masked, image], axis=-1)
-    both = tf.image.resize(both, (JITTER, JITTER), method="nearest")
-    both = tf.image.stateless_random_crop(both, (SIZE, SIZE, 6), seed=tf.stack([tf.cast(seed, tf.int64), position]))
-    both = tf.cast(both, tf.float32) / 127.5 - 1.0
-    return both[..., :3], both[..., 3:]
+    missing = hole(boxes)[..., None]
+    masked = tf.where(missing, tf.zeros_like(image), image)
+    all_three = tf.concat([masked, image, tf.cast(missing, tf.uint8)], axis=-1)
+    all_three = tf.image.resize(all_three, (JITTER, JITTER), method="nearest")
+    all_three = tf.cast(tf.image.stateless_random_crop(all_three, (SIZE, SIZE, 7), seed=draw), tf.float32)
+    images = all_three[..., :6] / 127.5 - 1.0
+    return images[..., :3], images[..., 3:], all_three[..., 6:]
 
 
 def hole(boxes: tf.Tensor) -> tf.Tensor:

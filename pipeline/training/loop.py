@@ -1,9 +1,9 @@
-"""The training loop of pix2pix: steps, validation at intervals, checkpoints; resumed, it ends with the same weights."""
+"""The training loop: steps, validation at intervals, checkpoints; resumed, it ends with the same weights."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -11,22 +11,26 @@ import tensorflow as tf
 
 from pipeline.base.errors import BadInput
 from pipeline.base.progress import progress, say
-from pipeline.models import pix2pix
-from pipeline.params import Train
-from pipeline.training.adam import FusedAdam
 
 CURVE_POINTS = 200  # rows of the loss curve, however long the training
 
 
+class Schedule(Protocol):
+    """What the loop wants to know of a system's settings, all in steps."""
+
+    steps: int
+    validate_every: int
+    checkpoint_every: int
+
+
 @dataclass
 class Training:
-    """Everything that changes while training: two networks, their optimizers, the best generator so far, the curves."""
+    """Everything that changes while training: networks, optimizers, the best weights so far, the curves."""
 
-    generator: keras.Model
-    discriminator: keras.Model
-    generator_optimizer: FusedAdam
-    discriminator_optimizer: FusedAdam
-    best: list[np.ndarray]  # the generator's variables at the lowest validation RMSE
+    model: keras.Model  # what fills images: one of the networks
+    networks: dict[str, keras.Model]
+    optimizers: dict[str, keras.Optimizer]
+    best: list[np.ndarray]  # the model's variables at the lowest validation RMSE
     step: int = 0
     losses: list[dict[str, float]] = field(default_factory=list)  # means over the steps since the row before
     sums: dict[str, float] = field(default_factory=dict)  # of the losses since the last row
@@ -34,24 +38,8 @@ class Training:
 
     def variables(self) -> dict[str, keras.Variable]:
         """Every variable, by a name that is the same in each run; the networks' include their random states."""
-        parts = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
-        }
+        parts = self.networks | self.optimizers
         return {f"{name}/{i}": value for name, part in parts.items() for i, value in enumerate(part.variables)}
-
-
-def begin(settings: Train) -> Training:
-    """Both networks with fresh weights, drawn from the seed, and their optimizers."""
-    keras.utils.set_random_seed(settings.seed)
-    generator = pix2pix.build_generator(settings.filters, settings.precision)
-    discriminator = pix2pix.build_discriminator(settings.filters, settings.precision)
-    optimizers = [FusedAdam(settings.learning_rate, beta_1=settings.beta_1) for _ in range(2)]
-    for optimizer, model in zip(optimizers, (generator, discriminator), strict=True):
-        optimizer.build(model.trainable_variables)
-    return Training(generator, discriminator, *optimizers, best=snapshot(generator))
 
 
 def snapshot(model: keras.Model) -> list[np.ndarray]:
@@ -75,62 +63,41 @@ def restore(training: Training, arrays: dict[str, np.ndarray], state: dict[str, 
         setattr(training, name, value)
 
 
-def make_step(training: Training, lambda_l1: float) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """One step of both networks on one batch, compiled; it returns the losses that pix2pix.losses names."""
-    generator, discriminator = training.generator, training.discriminator
-
-    @tf.function
-    def step(masked: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            filled = generator(masked, training=True)
-            real = discriminator([masked, whole], training=True)
-            fake = discriminator([masked, filled], training=True)
-            losses = pix2pix.losses(whole, filled, real, fake, lambda_l1)
-        for tape, loss, model, optimizer in (
-            (generator_tape, losses["generator"], generator, training.generator_optimizer),
-            (discriminator_tape, losses["discriminator"], discriminator, training.discriminator_optimizer),
-        ):
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return losses
-
-    return step
-
-
 def train(
     training: Training,
-    settings: Train,
+    schedule: Schedule,
+    step: Callable[..., dict[str, tf.Tensor]],
     batches: tf.data.Dataset,
-    validate: Callable[[keras.Model], float],
+    validate: Callable[[], float],
     checkpoint: Callable[[Training], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Go on to settings.steps. `batches` begins at training.step; `validate` gives a generator's validation RMSE.
+    """Go on to schedule.steps. `batches` begins at training.step; `step` takes one and gives its losses; `validate`
+    gives the model's validation RMSE.
 
     Raises BadInput naming the step at which a loss or a weight is no longer finite; checkpoints and the best weights
     are from before it. Where `stopped` says so after a step, that step is kept and KeyboardInterrupt raised.
     """
-    step = make_step(training, settings.lambda_l1)
-    every = math.ceil(settings.steps / CURVE_POINTS)
-    remaining = batches.take(settings.steps - training.step)
-    for masked, whole in progress(remaining, lambda: label(training), settings.steps, "step", done=training.step):
-        losses = {name: float(loss) for name, loss in step(masked, whole).items()}
+    every = math.ceil(schedule.steps / CURVE_POINTS)
+    remaining = batches.take(schedule.steps - training.step)
+    for batch in progress(remaining, lambda: label(training), schedule.steps, "step", done=training.step):
+        losses = {name: float(loss) for name, loss in step(*batch).items()}
         training.step += 1
         if not all(map(math.isfinite, losses.values())):
             raise diverged(f"the loss at step {training.step} is not finite ({losses})")
         add_losses(training, losses, every)
-        last, stop = training.step == settings.steps, stopped()
-        validating = training.step % settings.validate_every == 0 or last
-        saving = (training.step % settings.checkpoint_every == 0 and not last) or stop
+        last, stop = training.step == schedule.steps, stopped()
+        validating = training.step % schedule.validate_every == 0 or last
+        saving = (training.step % schedule.checkpoint_every == 0 and not last) or stop
         if validating or saving:
             check_variables(training)  # the losses are of the weights before the step
         if validating:
-            rmse = validate(training.generator)
-            check_variables(training)  # validation measures the generator's statistics
+            rmse = validate()
+            check_variables(training)  # validation may measure statistics
             if rmse < min((row["rmse"] for row in training.validation), default=math.inf):
-                training.best = snapshot(training.generator)
+                training.best = snapshot(training.model)
             training.validation.append({"step": training.step, "rmse": rmse})
-            say(f"step {training.step}: validation RMSE {rmse:.4f}, L1 {losses['generator_l1']:.4f}")
+            say(f"step {training.step}: validation RMSE {rmse:.4f}")
         if saving:
             checkpoint(training)
         if stop:
@@ -146,7 +113,7 @@ def check_variables(training: Training) -> None:
 
 def diverged(what: str) -> BadInput:
     """The error of a training that cannot go on, with the remedy."""
-    return BadInput(f"{what}; the last checkpoint was kept: lower train.learning_rate, or train.precision: float32")
+    return BadInput(f"{what}; the last checkpoint was kept: lower its learning_rate, or set train.precision: float32")
 
 
 def add_losses(training: Training, losses: dict[str, float], every: int) -> None:

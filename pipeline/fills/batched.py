@@ -1,0 +1,16 @@
+"""Any fill, some images at a time."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.base.progress import progress
+
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled
+
+
+def in_batches(fill: Fill, masked: np.ndarray, boxes: np.ndarray, size: int, what: str) -> np.ndarray:
+    """The images filled, uint8 [n, 256, 256, 3], `size` at a time, showing progress."""
+    parts = [slice(start, start + size) for start in range(0, len(masked), size)]
+    filled = (fill(masked[part], boxes[part]) for part in parts)
+    return np.concatenate([masked[:0], *progress(filled, what, len(parts), "batch")])
