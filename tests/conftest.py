@@ -57,7 +57,7 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def params_file() -> Callable[..., Path]:
-    """`params_file(folder, **{"train.steps": 3})` writes the demo recipe with these changes to folder/params.yaml."""
+    """`params_file(folder, **{"pix2pix.steps": 3})` writes the demo recipe with these changes to folder/params.yaml."""
 
     def write(folder: Path, **overrides: Any) -> Path:
         content = yaml.safe_load((REPO / "recipes" / "demo.yaml").read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def code_here() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_stage(code_here) -> Callable[..., subprocess.CompletedProcess]:
-    """`run_stage("fetch", folder)` runs `python -m pipeline.fetch` there; more arguments follow as `arguments`.
+    """`run_stage("train residual", folder)` runs `python -m pipeline.train residual` there; `arguments` follow.
 
     The environment has no KAGGLE_ variable but those in `env`.
     """
@@ -92,7 +92,7 @@ def run_stage(code_here) -> Callable[..., subprocess.CompletedProcess]:
     ) -> subprocess.CompletedProcess:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
         return subprocess.run(
-            [sys.executable, "-m", f"pipeline.{name}", *arguments],
+            [sys.executable, "-m", *f"pipeline.{name}".split(), *arguments],
             cwd=cwd,
             env=inherited | code_here | (env or {}),
             stdin=subprocess.DEVNULL,
@@ -151,7 +151,7 @@ def run(environment):
 
 @pytest.fixture(scope="session")
 def new_project(tmp_path_factory, params_file, run):
-    """`new_project(folder, {"train.steps": 3})` makes a repository: the code as here, the demo recipe so changed."""
+    """`new_project(folder, {"pix2pix.steps": 3})` makes a repository: the code as here, the demo recipe so changed."""
     code = tmp_path_factory.mktemp("code")  # copied once, so that all repositories have the same
     for name in ("pipeline", "recipes"):
         copytree(REPO / name, code / name, ignore=ignore_patterns("__pycache__"))

@@ -20,21 +20,34 @@ DEFAULTS = {
     "fetch.demo.seed": 2023,
     "augment.shards": 8,
     "augment.seed": 1,
-    "train.learning_rate": 3e-4,
-    "train.beta_1": 0.5,
-    "train.lambda_l1": 1000.0,
-    "train.shuffle_buffer": 1000,
-    "train.filters": 64,
+    "pix2pix.learning_rate": 3e-4,
+    "pix2pix.beta_1": 0.5,
+    "pix2pix.lambda_l1": 1000.0,
+    "pix2pix.lambda_gan": 1.0,
+    "pix2pix.lambda_l2": 0.0,
+    "pix2pix.loss": "image",
+    "pix2pix.mask_channel": False,
+    "pix2pix.random_holes": False,
+    "pix2pix.shuffle_buffer": 1000,
+    "pix2pix.filters": 64,
+    "residual.learning_rate": 8e-4,
+    "residual.weight_decay": 0.01,
+    "residual.filters": 32,
+    "residual.blocks": 1,
     "train.threads": 2,
     "train.seed": 7,
     "predict.weights": "best",
+    "predict.blend": "fit",
     "predict.twins": True,
     "submission.channels": "bgr",
     "submission.scale": "minmax",
 }
-TUNED = ["train.steps", "train.validation_pairs", "train.validate_every", "train.checkpoint_every", "train.batch_size"]
+SCHEDULE = ["steps", "batch_size", "validate_every", "checkpoint_every"]
+TUNED = [f"{system}.{name}" for system in ("pix2pix", "residual") for name in SCHEDULE]
+TUNED += ["train.validation_pairs", "residual.resolution"]
 TUNED += ["predict.batch_size", "evaluate.samples"]  # counts that a recipe may choose freely
-SECTIONS = ["fetch", "augment", "train", "predict", "submission", "evaluate"]
+CHOSEN = ["systems", "train.precision", "residual.average"]  # and what is no count
+SECTIONS = ["fetch", "augment", "train", "pix2pix", "residual", "predict", "submission", "evaluate"]
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
@@ -89,7 +102,7 @@ def test_no_key_is_forgotten_here(repo):
             else:
                 yield prefix + key
 
-    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED, "train.precision"}
+    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED, *CHOSEN}
 
 
 def test_the_repositorys_params_are_the_demo(repo):
@@ -109,10 +122,12 @@ def test_a_recipe_leaves_the_source_and_the_submission_to_the_user(repo, name):
 
 
 def test_the_report_recipe_has_the_reports_settings(repo):
-    train = check_params(recipe(repo, "report"), "report").train
-    assert train.steps == 160_000
-    assert (train.batch_size, train.learning_rate, train.beta_1, train.lambda_l1) == (1, 3e-4, 0.5, 1000)
-    assert (train.shuffle_buffer, train.filters) == (1000, 64)
+    params = check_params(recipe(repo, "report"), "report")
+    pix2pix = params.pix2pix
+    assert params.systems == ["pix2pix"] and params.train.precision == "float32"
+    assert pix2pix.steps == 160_000
+    assert (pix2pix.batch_size, pix2pix.learning_rate, pix2pix.beta_1, pix2pix.lambda_l1) == (1, 3e-4, 0.5, 1000)
+    assert (pix2pix.shuffle_buffer, pix2pix.filters) == (1000, 64)
 
 
 def test_merging_goes_section_by_section():
@@ -127,19 +142,25 @@ def test_merging_goes_section_by_section():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("train.learning_rate", 1),
-        ("train.lambda_l1", 0),
-        ("train.beta_1", 0),
+        ("pix2pix.learning_rate", 1),
+        ("pix2pix.lambda_l1", 0),
+        ("pix2pix.beta_1", 0),
         ("train.precision", "mixed_bfloat16"),
         ("train.precision", "float32"),
         ("train.seed", 0),
-        ("train.filters", 1),
+        ("pix2pix.filters", 1),
         ("fetch.source", "kaggle"),
         ("fetch.demo.seed", 0),
         ("augment.seed", 0),
         ("submission.channels", "rgb"),
         ("submission.scale", "unit"),
         ("predict.weights", "last"),
+        ("predict.blend", {"residual": 1.5, "pix2pix": -0.5}),
+        ("systems", ["residual"]),
+        ("pix2pix.lambda_gan", 0),
+        ("pix2pix.loss", "holes"),
+        ("residual.resolution", 128),
+        ("residual.average", 0),
     ],
 )
 def test_another_value_is_taken(tmp_path, params_file, key, value):
@@ -149,7 +170,7 @@ def test_another_value_is_taken(tmp_path, params_file, key, value):
 def test_settings_cannot_be_changed(repo):
     params = load_params(repo / "recipes" / "demo.yaml")
     with pytest.raises(ValueError, match="frozen"):
-        params.train.steps = 1
+        params.pix2pix.steps = 1
 
 
 # What is refused
@@ -158,13 +179,13 @@ def test_settings_cannot_be_changed(repo):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("train.stepss", "did you mean steps?"),
-        ("train.learning-rate", "did you mean learning_rate?"),
+        ("pix2pix.stepss", "did you mean steps?"),
+        ("pix2pix.learning-rate", "did you mean learning_rate?"),
         ("trian", "did you mean train?"),
         ("fetch.demo.sed", "did you mean seed?"),
         ("submission.channel", "did you mean channels?"),
-        ("zzzz", "known here: recipe, fetch, augment"),
-        ("predict.qqqq", "known here: weights, batch_size, twins"),
+        ("zzzz", "known here: recipe, systems, fetch"),
+        ("predict.qqqq", "known here: weights, batch_size, blend, twins"),
         ("fetch.demo.pairs", "pairs_per_class"),
     ],
 )
@@ -176,14 +197,14 @@ def test_an_unknown_key_is_named_with_a_suggestion(changed, key, hint):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("train.steps", True),
-        ("train.steps", 400.0),
-        ("train.steps", "400"),
-        ("train.steps", [400]),
-        ("train.steps", None),
-        ("train.learning_rate", True),
-        ("train.learning_rate", None),
-        ("train.beta_1", False),
+        ("pix2pix.steps", True),
+        ("pix2pix.steps", 400.0),
+        ("pix2pix.steps", "400"),
+        ("pix2pix.steps", [400]),
+        ("pix2pix.steps", None),
+        ("pix2pix.learning_rate", True),
+        ("pix2pix.learning_rate", None),
+        ("pix2pix.beta_1", False),
         ("fetch.archive", 5),
         ("fetch.archive", None),
         ("fetch.source", True),
@@ -201,7 +222,7 @@ def test_a_value_of_another_type_is_named(changed, key, value):
     assert f"{key} is {value!r}: " in message
 
 
-@pytest.mark.parametrize("key", ["train.learning_rate", "train.lambda_l1", "train.beta_1"])
+@pytest.mark.parametrize("key", ["pix2pix.learning_rate", "pix2pix.lambda_l1", "pix2pix.beta_1"])
 @pytest.mark.parametrize("text", ["3e-4", "1e3", "0.0003", "0,3", "small"])
 def test_a_number_that_yaml_reads_as_text_is_explained(changed, key, text):
     message = changed(key, text)
@@ -215,7 +236,7 @@ def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
     (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
     assert "write 0.0003 or 3.0e-4" in refusal_of(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3.0e-4"))
-    assert load_params(tmp_path / "params.yaml").train.learning_rate == 3e-4
+    assert load_params(tmp_path / "params.yaml").pix2pix.learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(
@@ -227,22 +248,29 @@ def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
         ("augment.shards", 0),
         ("augment.shards", 1001),
         ("augment.seed", -1),
-        ("train.steps", 0),
-        ("train.steps", -5),
-        ("train.batch_size", 0),
-        ("train.learning_rate", 0),
-        ("train.learning_rate", -0.1),
-        ("train.learning_rate", float("inf")),
-        ("train.learning_rate", float("nan")),
-        ("train.beta_1", 1),
-        ("train.beta_1", -0.1),
-        ("train.lambda_l1", -1),
-        ("train.shuffle_buffer", 0),
+        ("pix2pix.steps", 0),
+        ("pix2pix.steps", -5),
+        ("pix2pix.batch_size", 0),
+        ("pix2pix.learning_rate", 0),
+        ("pix2pix.learning_rate", -0.1),
+        ("pix2pix.learning_rate", float("inf")),
+        ("pix2pix.learning_rate", float("nan")),
+        ("pix2pix.beta_1", 1),
+        ("pix2pix.beta_1", -0.1),
+        ("pix2pix.lambda_l1", -1),
+        ("pix2pix.shuffle_buffer", 0),
         ("train.validation_pairs", 0),
-        ("train.validate_every", 0),
-        ("train.checkpoint_every", 0),
-        ("train.filters", 0),
-        ("train.filters", 65),
+        ("pix2pix.validate_every", 0),
+        ("pix2pix.checkpoint_every", 0),
+        ("pix2pix.filters", 0),
+        ("pix2pix.filters", 65),
+        ("pix2pix.lambda_gan", -1),
+        ("pix2pix.lambda_l2", -0.5),
+        ("residual.steps", 0),
+        ("residual.weight_decay", -0.01),
+        ("residual.average", 1),
+        ("residual.blocks", 0),
+        ("residual.resolution", 96),
         ("train.threads", 0),
         ("train.seed", -1),
         ("train.seed", 2**31),
@@ -270,7 +298,37 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choic
     assert f"{key} is 'other': input should be" in message and repr(choice) in message
 
 
-@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, *SECTIONS, "train.precision"])
+@pytest.mark.parametrize(
+    ("systems", "fault"),
+    [
+        (["pix2pix", "residuals"], "systems.1 is 'residuals': input should be 'pix2pix' or 'residual'"),
+        (["residual", "residual"], "systems is ['residual', 'residual']: names a system twice"),
+        ([], "systems is []: "),
+        ("residual", "systems is 'residual': "),
+        (None, "systems is None: "),
+    ],
+)
+def test_a_list_of_systems_that_cannot_be_trained_is_refused(changed, systems, fault):
+    assert fault in changed("systems", systems)
+
+
+@pytest.mark.parametrize(
+    "blend", ["fitted", {}, {"pix2pix": "1"}, {"pix2pix": True, "residual": 0}, None, 1.0, ["fit"]]
+)
+def test_weights_that_are_none_are_refused(changed, blend):
+    assert f"predict.blend is {blend!r}: write fit, or a weight for each system" in changed("predict.blend", blend)
+
+
+@pytest.mark.parametrize(
+    "blend",
+    [{"residual": 1.0}, {"residual": 0.5, "pix2pix": 0.6}, {"residual": 0.5, "pix2pix": 0.4, "gan": 0.1}],
+)
+def test_weights_for_other_systems_or_of_another_sum_are_refused(changed, blend):
+    message = changed("predict.blend", blend)
+    assert f"predict.blend is {blend}: it needs a weight for each of pix2pix, residual, 1 in all" in message
+
+
+@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, *CHOSEN, *SECTIONS])
 def test_a_missing_key_is_named(tmp_path, repo, key):
     content = recipe(repo, "demo")
     *sections, last = key.split(".")
@@ -280,11 +338,13 @@ def test_a_missing_key_is_named(tmp_path, repo, key):
 
 
 def test_every_fault_is_named_at_once(tmp_path, params_file):
-    path = params_file(tmp_path, **{"train.steps": 0, "train.filter": 1, "submission.scale": 255, "augment.seed": None})
+    path = params_file(
+        tmp_path, **{"pix2pix.steps": 0, "pix2pix.filter": 1, "submission.scale": 255, "augment.seed": None}
+    )
     message = refusal_of(path)
     for fault in (
-        "train.steps is 0",
-        "train.filter is not a setting",
+        "pix2pix.steps is 0",
+        "pix2pix.filter is not a setting",
         "submission.scale is 255",
         "augment.seed is None",
     ):
@@ -318,7 +378,7 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path, repo):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- fetch\n", "demo\n", "5\n", "null\n"])
 def test_what_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
-    assert "must hold one section per stage: recipe, fetch, augment" in refusal_of(tmp_path / "params.yaml")
+    assert "must hold these keys: recipe, systems, fetch, augment" in refusal_of(tmp_path / "params.yaml")
 
 
 def test_a_key_that_is_no_text_is_refused(tmp_path, repo):

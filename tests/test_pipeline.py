@@ -20,26 +20,34 @@ import yaml
 from pipeline import paths
 from pipeline.base.files import sha256
 from pipeline.competition import submission
-from pipeline.competition.boxes import BOX, hole
+from pipeline.competition.boxes import BOX, cut, hole
 from pipeline.competition.images import read_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, whole_path
 
-TESTS, STEPS, VALIDATION = 6, 40, 3
+TESTS, STEPS, RESIDUAL_STEPS, VALIDATION = 6, 40, 12, 3
+SYSTEMS = ["pix2pix", "residual"]
+CURVES = [paths.CURVES / system / name for system in SYSTEMS for name in ("losses.csv", "validation.csv")]
 SETTINGS = {
     "fetch.demo.pairs_per_class": 4,
     "fetch.demo.test_images": TESTS,
     "fetch.demo.seed": 5,
     "augment.shards": 5,
-    "train.steps": STEPS,
-    "train.batch_size": 4,
+    "pix2pix.steps": STEPS,
+    "pix2pix.batch_size": 4,
     "train.precision": "float32",
-    "train.filters": 2,
+    "pix2pix.filters": 2,
     "train.validation_pairs": VALIDATION,
-    "train.validate_every": 15,
-    "train.checkpoint_every": 2,
+    "pix2pix.validate_every": 15,
+    "pix2pix.checkpoint_every": 2,
+    "residual.steps": RESIDUAL_STEPS,
+    "residual.batch_size": 2,
+    "residual.filters": 2,
+    "residual.validate_every": 6,
+    "residual.checkpoint_every": 2,
     "evaluate.samples": 3,
 }
-STAGES = ["fetch", "augment", "train", "predict", "write", "evaluate"]
+TRAINING = [f"train@{system}" for system in SYSTEMS]
+STAGES = ["fetch", "augment", *TRAINING, "predict", "write", "evaluate"]
 
 
 def commit(folder: Path, run) -> None:
@@ -47,10 +55,10 @@ def commit(folder: Path, run) -> None:
     run(folder, "git", "commit", "--quiet", "--message", "a run")
 
 
-def set_params(folder: Path, section: str, **changes) -> None:
+def set_params(folder: Path, section: str | None, **changes) -> None:
     path = folder / paths.PARAMS
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content[section] |= changes
+    (content if section is None else content[section]).update(changes)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -99,7 +107,7 @@ def test_a_finished_run_leaves_no_checkpoint_and_nothing_half_written(project):
 def test_git_gets_the_small_results_and_nothing_else(project, run):
     listing = run(project, "git", "status", "--porcelain", "--untracked-files=all").stdout
     new = {line[3:] for line in listing.splitlines()}
-    small = (paths.METRICS, paths.LOSSES, paths.VALIDATION, paths.SHEET, paths.PAGE)
+    small = (paths.METRICS, *CURVES, paths.SHEET, paths.PAGE)
     assert new == {"dvc.lock", *(path.as_posix() for path in small)}
     assert sum((project / name).stat().st_size for name in new) < 1_000_000
 
@@ -146,7 +154,7 @@ def test_the_metrics_are_numbers_for_the_submission_the_model_and_the_simple_fil
     shares = found.pop("filled_from_twins")
     assert found.keys() == {"validation", "test"} == shares.keys()
     simple = {"mean_colour", "telea", "harmonic"}
-    assert found["validation"].keys() == {"submission", "pix2pix", *simple}
+    assert found["validation"].keys() == {"submission", "blend", *SYSTEMS, *simple}
     assert found["test"].keys() == {"submission", *simple}
     for fills in found.values():
         subsets = fills["submission"].keys()
@@ -159,6 +167,8 @@ def test_the_metrics_are_numbers_for_the_submission_the_model_and_the_simple_fil
 
 def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_rows):
     table = pd.read_csv(project / paths.TWINS, keep_default_na=False)
+    assert set(table["split"]) == {"train", "test"}
+    table = table[table["split"] == "test"]
     assert table["filename"].tolist() == test_rows["filename"].tolist()
     found = (table["twin"] != "").to_numpy()
     assert found.any() and not found.all()
@@ -180,7 +190,7 @@ def test_without_twins_only_what_they_filled_changes(scratch, project, run_stage
     done = run_stage("predict", scratch)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(project / paths.TWINS, keep_default_na=False)
-    for row in table.itertuples():
+    for row in table[table["split"] == "test"].itertuples():
         name = f"{row.filename}.png"
         same = sha256(scratch / paths.FILLED / name) == sha256(project / paths.FILLED / name)
         assert same == (row.twin == "")
@@ -200,11 +210,19 @@ def test_the_test_score_is_what_the_organisers_snippet_would_give(project, test_
     assert scores(project)["test"]["submission"]["all"] == pytest.approx(expected, abs=2e-6)
 
 
-def test_the_scores_by_class_add_up_to_the_whole(project, test_rows):
-    for values in scores(project)["test"].values():
-        counts = test_rows["class"].value_counts()
-        whole = sum(count * values[kind] ** 2 for kind, count in counts.items()) / TESTS
-        assert values["all"] == pytest.approx(np.sqrt(whole), rel=1e-9)
+@pytest.mark.parametrize("which", ["validation", "test"])
+def test_the_scores_of_the_parts_add_up_to_the_whole(project, test_rows, which):
+    index = read_index(project / paths.INDEX)
+    rows = test_rows if which == "test" else index.loc[held_out(project)["pairs"]]
+    train = index.loc[index["split"] == "train", "group"]
+    others = np.array([(train.drop(i, errors="ignore") == group).sum() for i, group in rows["group"].items()])
+    by_class, by_twin = rows["class"].value_counts(), {"with_twins": others > 0, "without_twins": others == 0}
+    by_twin = {name: where.sum() for name, where in by_twin.items() if where.any()}
+    for values in scores(project)[which].values():
+        assert values.keys() == {"all", *by_class.keys(), *by_twin}
+        for parts in (by_class, by_twin):
+            whole = sum(count * values[name] ** 2 for name, count in parts.items()) / len(rows)
+            assert values["all"] == pytest.approx(np.sqrt(whole), rel=1e-9)
 
 
 def test_the_truth_as_a_submission_scores_zero(project, tmp_path, test_rows, run_stage):
@@ -220,22 +238,151 @@ def test_the_truth_as_a_submission_scores_zero(project, tmp_path, test_rows, run
     assert found["test"]["telea"] == scores(project)["test"]["telea"]
 
 
-def test_the_curves_the_card_and_the_index_tell_of_one_training(project):
-    card = json.loads((project / paths.MODEL / "card.json").read_text(encoding="utf-8"))
-    settings = yaml.safe_load((project / paths.PARAMS).read_text(encoding="utf-8"))["train"]
-    assert card["settings"] == settings and card["settings"]["threads"] == settings["threads"]
+@pytest.mark.parametrize(
+    ("system", "steps", "validated"),
+    [("pix2pix", STEPS, [15, 30, STEPS]), ("residual", RESIDUAL_STEPS, [6, RESIDUAL_STEPS])],
+)
+def test_the_curves_the_card_and_the_index_tell_of_one_training(project, system, steps, validated):
+    card = json.loads((project / paths.MODELS / system / "card.json").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((project / paths.PARAMS).read_text(encoding="utf-8"))
+    shared = {name: settings["train"][name] for name in ("precision", "threads", "seed")}
+    assert card["model"] == system and card["settings"] == settings[system] | shared
     assert {"code", "libraries", "python", "normalisation", "best", "last", "validation"} <= card.keys()
-    curve = pd.read_csv(project / paths.VALIDATION)
-    assert curve["step"].tolist() == [15, 30, STEPS]
+    curve = pd.read_csv(project / paths.CURVES / system / "validation.csv")
+    assert curve["step"].tolist() == validated
     assert card["best"]["rmse"] == pytest.approx(curve["rmse"].min())
-    assert card["last"]["step"] == STEPS
-    losses = pd.read_csv(project / paths.LOSSES)
-    assert losses["step"].tolist() == list(range(1, STEPS + 1)) and np.isfinite(losses).all(axis=None)
+    assert card["last"]["step"] == steps
+    losses = pd.read_csv(project / paths.CURVES / system / "losses.csv")
+    assert losses["step"].tolist() == list(range(1, steps + 1)) and np.isfinite(losses).all(axis=None)
     index = read_index(project / paths.INDEX)
     held = index.loc[card["validation"]]
     assert len(held) >= VALIDATION and set(held["split"]) == {"train"}
     kept = index[(index["split"] == "train") & ~index.index.isin(held.index)]
     assert not set(held["group"]) & set(kept["group"])
+
+
+def held_out(folder: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / paths.HELD_OUT))
+
+
+def test_the_validation_scores_are_those_of_the_filled_pairs(project):
+    """Filled in blue, green, red, each channel of the whole image scaled to 0..1, whatever evaluate calls."""
+    fills = held_out(project)
+    pairs = read_index(project / paths.INDEX).loc[fills.pop("pairs")]
+    truth = [cv2.imread(str(whole_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
+    masked = [cv2.imread(str(masked_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
+    assert fills.keys() == {"submission", "blend", *SYSTEMS}
+    for name, values in fills.items():
+        squares = []
+        for known, whole, boxes, value in zip(masked, truth, boxes_of(pairs), values, strict=True):
+            filled = known.copy()
+            for (i, j), box in zip(boxes, value, strict=True):
+                filled[i : i + BOX, j : j + BOX] = box[..., ::-1]
+            scaled = [
+                cv2.merge([cv2.normalize(c.astype(float), None, 0, 1, cv2.NORM_MINMAX) for c in cv2.split(image)])
+                for image in (filled, whole)
+            ]
+            off = scaled[0] - scaled[1]
+            squares += [off[i : i + BOX, j : j + BOX] ** 2 for i, j in boxes]
+        assert scores(project)["validation"][name]["all"] == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-5)
+
+
+def test_the_validation_pairs_are_listed_with_their_twins_and_no_pair_is_its_own(project):
+    fills, table = held_out(project), pd.read_csv(project / paths.TWINS, keep_default_na=False)
+    pairs, table = read_index(project / paths.INDEX).loc[fills["pairs"]], table[table["split"] == "train"]
+    assert table[["class", "filename"]].to_numpy().tolist() == pairs[["class", "filename"]].to_numpy().tolist()
+    assert (table["twin"] != table["class"] + "/" + table["filename"]).all()
+    assert table["missing"].tolist() == hole(boxes_of(pairs)).sum(axis=(1, 2)).tolist()
+    unlike = (fills["submission"] != fills["blend"]).any(axis=(1, 2, 3, 4))
+    assert (unlike <= (table["filled"] > 0).to_numpy()).all()
+    share = table["filled"].sum() / table["missing"].sum()
+    assert scores(project)["filled_from_twins"]["validation"] == pytest.approx(share)
+
+
+def share_of_least_error(fill: np.ndarray, other: np.ndarray, truth: np.ndarray) -> float:
+    """Of the first of two fills in their mean, in closed form; 0 where there is nothing to fit."""
+    off = fill.astype(float) - other
+    return (off * (truth.astype(float) - other)).sum() / max((off**2).sum(), 1)
+
+
+def test_fitted_weights_are_those_of_least_error_and_no_pair_is_scored_with_its_own(project):
+    fills = held_out(project)
+    pairs = read_index(project / paths.INDEX).loc[fills["pairs"]]
+    whole = read_images(whole_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
+    one, other, truth = fills["pix2pix"], fills["residual"], cut(whole, boxes_of(pairs))
+    weights = json.loads((project / paths.BLEND).read_text(encoding="utf-8"))
+    assert list(weights) == SYSTEMS and sum(weights.values()) == pytest.approx(1)
+    assert weights["pix2pix"] == pytest.approx(share_of_least_error(one, other, truth), abs=1e-9)
+    for odd in (0, 1):
+        here = (pairs["group"] % 2 == odd).to_numpy()
+        share = share_of_least_error(one[~here], other[~here], truth[~here])
+        expected = np.clip(share * one[here] + (1 - share) * other[here], 0, 255)
+        assert np.abs(fills["blend"][here] - expected).max(initial=0) < 0.5 + 1e-6
+
+
+def predicted(folder: Path, run_stage, **settings) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What predict gives with these settings and without twins: the fills of the pairs, the filled test images."""
+    set_params(folder, "predict", twins=False, **settings)
+    done = run_stage("predict", folder)
+    assert done.returncode == 0, done.stderr
+    return held_out(folder), read_images(sorted((folder / paths.FILLED).iterdir()))
+
+
+def test_given_weights_blend_the_systems(scratch, run_stage):
+    fills, images = predicted(scratch, run_stage, blend={"residual": 0.75, "pix2pix": 0.25})
+    assert (fills["blend"] == np.round(0.25 * fills["pix2pix"] + 0.75 * fills["residual"])).all()
+    assert (fills["submission"] == fills["blend"]).all()
+    alone = []
+    for name, other in (SYSTEMS, SYSTEMS[::-1]):
+        again, one = predicted(scratch, run_stage, blend={name: 1, other: 0})
+        assert (again["blend"] == fills[name]).all()
+        alone.append(one)
+    assert (images == np.round(0.25 * alone[0] + 0.75 * alone[1])).all()
+    assert (fills["pix2pix"] != fills["residual"]).any() and (alone[0] != alone[1]).any()
+
+
+def test_one_system_alone_trains_nothing_again_and_is_the_submission(scratch, project, tmp_path, run):
+    commit(scratch, run)
+    set_params(scratch, None, systems=["residual"])
+    set_params(scratch, "predict", twins=False)
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == ["predict", "write", "evaluate"]
+    for folder in (paths.MODELS, paths.CURVES):
+        assert [path.name for path in (scratch / folder).iterdir()] == ["residual"]
+    fills = held_out(scratch)
+    assert (fills["submission"] == held_out(project)["residual"]).all()
+    assert json.loads((scratch / paths.BLEND).read_text(encoding="utf-8")) == {"residual": 1}
+    assert "up to date" in run(scratch, "dvc", "status").stdout
+    found = scores(scratch)["validation"]
+    assert found["submission"] == found["residual"] and not found.keys() & {"pix2pix", "blend"}
+
+    commit(scratch, run)
+    run(tmp_path, "git", "clone", "--quiet", str(scratch), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "dvc", "cache", "dir", "--local", str(scratch / ".dvc" / "cache"))
+    run(clone, "dvc", "checkout")
+    assert "up to date" in run(clone, "dvc", "status").stdout
+    assert stages_run(run(clone, "dvc", "repro").stdout) == []
+    assert not (clone / paths.MODELS / "pix2pix").exists() and not (clone / paths.CURVES / "pix2pix").exists()
+
+
+def test_an_experiment_overrides_single_settings(scratch, project, run):
+    """As the README has it; the workspace is left with what came of it."""
+    commit(scratch, run)
+    output = run(scratch, "dvc", "exp", "run", "-S", "systems=[residual]", "-S", "residual.steps=3").stdout
+    assert stages_run(output) == ["train@residual", "predict", "write", "evaluate"]
+    card = json.loads((scratch / paths.MODELS / "residual" / "card.json").read_text(encoding="utf-8"))
+    assert card["last"]["step"] == 3 and held_out(scratch).keys() == {"pairs", "residual", "blend", "submission"}
+    # back to both: what was trained and filled with these settings before comes back
+    run(scratch, "git", "checkout", "--quiet", "--", str(paths.PARAMS))
+    assert set(stages_run(run(scratch, "dvc", "repro").stdout)) <= {"evaluate"}
+    for name in (*(paths.MODELS / system / "best.weights.h5" for system in SYSTEMS), *CURVES, paths.BLEND):
+        assert sha256(scratch / name) == sha256(project / name), name
+    assert scores(scratch) == scores(project)
+
+
+def test_another_setting_of_one_system_leaves_the_other_alone(scratch, run):
+    set_params(scratch, "residual", steps=RESIDUAL_STEPS + 1)
+    assert stages_run(run(scratch, "dvc", "repro", "train").stdout) == ["train@residual"]
 
 
 def test_the_report_has_the_scores_of_the_metrics(project):
@@ -262,7 +409,7 @@ def test_dvc_shows_the_results(project, run, tmp_path, command):
     if command == "metrics show":
         assert "metrics.json" in done.stdout and "pix2pix" in done.stdout
     if command.startswith("plots"):
-        assert "Validation RMSE" in (tmp_path / "index.html").read_text(encoding="utf-8")
+        assert "reports/curves/residual/validation.csv" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
@@ -284,8 +431,8 @@ def test_a_training_done_before_is_not_done_again(scratch, project, run):
     """As when settings are changed and changed back: the earlier results come from DVC's cache of runs."""
     (scratch / "dvc.lock").unlink()
     output = run(scratch, "dvc", "repro", "train").stdout
-    assert stages_run(output) == [] and "Stage 'train' is cached" in output
-    for name in (paths.MODEL / "best.weights.h5", paths.LOSSES, paths.VALIDATION):
+    assert stages_run(output) == [] and all(f"Stage '{stage}' is cached" in output for stage in TRAINING)
+    for name in (*(paths.MODELS / system / "best.weights.h5" for system in SYSTEMS), *CURVES):
         assert sha256(scratch / name) == sha256(project / name)
 
 
@@ -299,7 +446,7 @@ def test_a_setting_that_there_is_not_ends_the_run_in_one_clear_line(scratch, run
 
 
 def train_process(folder: Path) -> int | None:
-    """The id of the process that runs the train stage in this folder."""
+    """The id of the process that runs a train stage in this folder."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
@@ -312,12 +459,13 @@ def train_process(folder: Path) -> int | None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the process to kill in /proc")
+@pytest.mark.parametrize(("system", "steps"), [("pix2pix", STEPS), ("residual", RESIDUAL_STEPS)])
 def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
-    tmp_path, project, new_project, run, environment
+    tmp_path, project, new_project, run, environment, system, steps
 ):
     """In a repository of its own, so this is the second clean run as well."""
     folder = new_project(tmp_path, SETTINGS)
-    command = ["dvc", "repro", "train"]
+    command = ["dvc", "repro", f"train@{system}"]
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -333,12 +481,12 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
         os.kill(train_process(folder), signal.SIGKILL)
         assert repro.wait(60) != 0
     kept = [int(path.stem.removeprefix("step-")) for path in (folder / paths.WORK).rglob("step-*.npz")]
-    assert kept and max(kept) < STEPS and not (folder / paths.MODEL).exists()
+    assert kept and max(kept) < steps and not (folder / paths.MODELS / system).exists()
 
     output = run(folder, "dvc", "repro").stdout
     assert f"going on from step {max(kept)}" in output
     assert stages_run(output) == STAGES[2:]
-    for name in (paths.SUBMISSION, paths.METRICS, paths.VALIDATION, paths.LOSSES, paths.PAGE, Path("dvc.lock")):
+    for name in (paths.SUBMISSION, paths.METRICS, *CURVES, paths.PAGE, Path("dvc.lock")):
         assert sha256(folder / name) == sha256(project / name), name
     assert not [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
 

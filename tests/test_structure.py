@@ -7,12 +7,13 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from pipeline import paths
-from pipeline.params import Params
+from pipeline.params import Params, System
 
 REPO = Path(__file__).resolve().parents[1]
 STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
@@ -22,6 +23,8 @@ MODULES = {
     if path.name != "__init__.py"
 }
 DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
+SYSTEMS = get_args(System)
+ITEM = "${item}"  # in dvc.yaml: a system, as train has one stage for each
 NOT_DATA = {"PARAMS", "RECIPES", "LEDGER", "WORK"}  # of the names in paths: what no stage makes
 
 
@@ -79,10 +82,25 @@ def made_by(stage: str) -> set[str]:
     return {name for call in made for argument in call.args for name in paths_used(argument)}
 
 
+def entry_of(stage: str) -> dict:
+    """What dvc.yaml says of a stage."""
+    entry = DVC["stages"][stage]
+    return entry["do"] if stage == "train" else entry
+
+
+def modules_of(stage: str) -> set[str]:
+    """What a stage runs: its script's modules and, of the systems, which are imported by name, what all of them use."""
+    needed = needed_by(f"pipeline.{stage}")
+    if stage == "train":
+        needed = needed.union(*(needed_by(f"pipeline.systems.{system}") for system in SYSTEMS))
+        needed = {module for module in needed if part(module) not in ("systems", "models")}
+    return needed
+
+
 def listed(stage: str, kind: str) -> dict[str, dict]:
     """The outs, metrics or deps of a stage in dvc.yaml, with their options."""
     result = {}
-    for entry in DVC["stages"][stage].get(kind, []):
+    for entry in entry_of(stage).get(kind, []):
         result |= entry if isinstance(entry, dict) else {entry: {}}
     return result
 
@@ -107,18 +125,39 @@ def sections_read(stage: str) -> set[str]:
 
 def test_there_is_one_stage_for_each_script_that_dvc_runs():
     assert tuple(DVC["stages"]) == STAGES
-    assert [stage["cmd"] for stage in DVC["stages"].values()] == [f"python -m pipeline.{name}" for name in STAGES]
+    assert DVC["stages"]["train"]["foreach"] == "${systems}"
+    for name in STAGES:
+        assert entry_of(name)["cmd"] == f"python -m pipeline.{name}" + (f" {ITEM}" if name == "train" else "")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_system_has_its_settings_its_model_and_its_training_and_needs_no_other_ones(system):
+    assert system in Params.model_fields
+    needed = needed_by(f"pipeline.systems.{system}")
+    own = {module for module in needed if part(module) in ("systems", "models")}
+    assert own == {f"pipeline.systems.{system}", f"pipeline.models.{system}"}
+
+
+def test_every_system_can_be_loaded_and_nothing_else():
+    statements = tree("pipeline.training.trained").body
+    (value,) = [node.value for node in statements if isinstance(node, ast.Assign) and node.targets[0].id == "MODELS"]
+    assert [key.value for key in value.keys] == [name.id for name in value.values] == list(SYSTEMS)
+    for folder in ("systems", "models"):
+        assert {path.stem for path in (REPO / "pipeline" / folder).glob("[!_]*.py")} == set(SYSTEMS)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_deps_are_the_modules_it_imports(stage):
-    files = {MODULES[module].relative_to(REPO).as_posix() for module in needed_by(f"pipeline.{stage}")}
+    files = {MODULES[module].relative_to(REPO).as_posix() for module in modules_of(stage)}
+    if stage == "train":
+        files |= {f"pipeline/{folder}/{ITEM}.py" for folder in ("systems", "models")}
     assert {dep for dep in listed(stage, "deps") if dep.endswith(".py")} == files
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_data_deps_are_the_paths_its_script_reads(stage):
-    read = paths_used(tree(f"pipeline.{stage}")) - made_by(stage) - NOT_DATA
+    scripts = [f"pipeline.{stage}", *(f"pipeline.systems.{system}" for system in SYSTEMS if stage == "train")]
+    read = set().union(*(paths_used(tree(script)) for script in scripts)) - made_by(stage) - NOT_DATA
     expected = {getattr(paths, name).as_posix() for name in read}
     if stage == "fetch":
         expected.add("${fetch.archive}")
@@ -127,11 +166,12 @@ def test_a_stages_data_deps_are_the_paths_its_script_reads(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_outs_are_the_paths_its_script_makes(stage):
-    assert set(outputs(stage)) == {getattr(paths, name).as_posix() for name in made_by(stage)}
+    made = {getattr(paths, name).as_posix() for name in made_by(stage)}
+    assert set(outputs(stage)) == ({f"{path}/{ITEM}" for path in made} if stage == "train" else made)
 
 
 def test_every_path_is_made_by_one_stage():
-    made = [out for stage in STAGES for out in outputs(stage)]
+    made = [out.removesuffix(f"/{ITEM}") for stage in STAGES for out in outputs(stage)]
     assert sorted(made) == sorted(
         value.as_posix() for name, value in vars(paths).items() if name.isupper() and name not in NOT_DATA
     )
@@ -139,14 +179,15 @@ def test_every_path_is_made_by_one_stage():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_params_are_whole_sections_and_all_that_its_script_reads(stage):
-    params = DVC["stages"][stage]["params"]
-    assert all(isinstance(name, str) and name in Params.model_fields for name in params)
-    assert sections_read(stage) and set(params) == sections_read(stage)
+    params = entry_of(stage)["params"]
+    own = {ITEM} if stage == "train" else set()
+    assert all(isinstance(name, str) and name in Params.model_fields for name in set(params) - own)
+    assert sections_read(stage) and set(params) == sections_read(stage) | own
 
 
 def test_what_git_keeps_is_small_and_all_else_is_dvcs():
     uncached = {out for stage in STAGES for out, options in outputs(stage).items() if options.get("cache") is False}
-    small = (paths.METRICS, paths.LOSSES, paths.VALIDATION, paths.SHEET, paths.PAGE)
+    small = (paths.METRICS, paths.CURVES / ITEM, paths.SHEET, paths.PAGE)
     assert uncached == {path.as_posix() for path in small}
 
 
@@ -181,7 +222,8 @@ ALLOWED = {
     "competition": {"competition", "base"},
     "models": {"models", "fills", "competition", "base"},
     "fills": {"fills", "base"},  # and of the competition OF_THE_COMPETITION
-    "training": {"training", "models", "competition", "base", "params"},
+    "training": {"training", "models", "fills", "competition", "base", "params"},
+    "systems": {"training", "models", "competition", "base", "params", "paths"},
     "report": {"report", "competition", "base"},
     "history": {"history", "competition", "base", "paths"},
 }

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.base.files import remove, replacing
+from pipeline.base.files import keep_only, remove, replacing
 
 
 def tree(folder):
@@ -149,3 +149,18 @@ def test_a_retired_folder_that_a_killed_run_left_is_removed(tmp_path):
     with replacing(tmp_path / "out") as partial:
         make(partial, "folder", "new")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"] and holds(tmp_path / "out", "folder", "new")
+
+
+def test_what_is_not_named_is_deleted_files_and_folders(tmp_path):
+    for name in ("kept", "old"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "weights").write_text(name)
+    (tmp_path / "models" / "file").write_text("")
+    keep_only(tmp_path / "models", ["kept", "absent"])
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "models",
+        "models/kept",
+        "models/kept/weights",
+    ]
+    keep_only(tmp_path / "none", [])
+    assert not (tmp_path / "none").exists()

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole, paste, turn_boxes, turn_image
+from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole, paste, put, turn_boxes, turn_image
 from pipeline.competition.images import SIZE
 
 BOXES = np.array(
@@ -139,3 +141,37 @@ def test_four_quarters_are_none():
         boxes = turn_boxes(boxes, "rot90")
     np.testing.assert_array_equal(boxes, BOXES)
     np.testing.assert_array_equal(turn_boxes(turn_boxes(BOXES, "flip"), "flip"), BOXES)
+
+
+def test_put_gives_back_what_cut_took_and_leaves_the_rest():
+    """Also where the two boxes overlap, and where they are one."""
+    rng = np.random.default_rng(4)
+    images, masked = rng.integers(0, 256, (2, 5, SIZE, SIZE, 3), dtype=np.uint8)
+    boxes = rng.integers(0, LAST + 1, (5, 2, 2))
+    boxes[0, 1], boxes[1, 1] = boxes[0, 0], np.clip(boxes[1, 0] + 20, 0, LAST)
+    before = masked.copy()
+    found = put(cut(images, boxes), masked, boxes)
+    assert (found == paste(images, masked, boxes)).all() and (masked == before).all()
+
+
+CORNERS = st.tuples(*[st.integers(0, LAST)] * 4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(CORNERS, min_size=1, max_size=3))
+def test_cut_gives_back_what_put_put_and_what_is_known_stays(corners):
+    """All of the second box; of the first what the second, put after it, does not cover."""
+    boxes = np.array(corners).reshape(-1, 2, 2)
+    masked = pictures(len(boxes), 1)
+    values = np.random.default_rng(2).integers(0, 256, (len(boxes), 2, BOX, BOX, 3), dtype=np.uint8)
+    found = put(values, masked, boxes)
+    assert found.dtype == np.uint8
+    again = cut(found, boxes)
+    np.testing.assert_array_equal(again[:, 1], values[:, 1])
+    for n, (first, second) in enumerate(boxes):
+        alone = plain_hole(first[None]) & ~plain_hole(second[None])
+        seen = alone[first[0] : first[0] + BOX, first[1] : first[1] + BOX]
+        np.testing.assert_array_equal(again[n, 0][seen], values[n, 0][seen])
+        known = ~plain_hole(boxes[n])
+        np.testing.assert_array_equal(found[n][known], masked[n][known])
+    np.testing.assert_array_equal(put(again, masked, boxes), found)

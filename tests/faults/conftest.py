@@ -17,17 +17,22 @@ SETTINGS = {
     "fetch.demo.test_images": 3,
     "fetch.demo.seed": 8,
     "augment.shards": 3,
-    "train.steps": 40,
-    "train.batch_size": 2,
+    "pix2pix.steps": 40,
+    "pix2pix.batch_size": 2,
     "train.precision": "float32",
-    "train.shuffle_buffer": 10,
-    "train.filters": 2,
+    "pix2pix.shuffle_buffer": 10,
+    "pix2pix.filters": 2,
     "train.validation_pairs": 2,
-    "train.validate_every": 10,
-    "train.checkpoint_every": 2,
+    "pix2pix.validate_every": 10,
+    "pix2pix.checkpoint_every": 2,
+    "residual.steps": 40,
+    "residual.batch_size": 2,
+    "residual.filters": 2,
+    "residual.validate_every": 10,
+    "residual.checkpoint_every": 2,
     "evaluate.samples": 2,
 }
-STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+STAGES = ("fetch", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +84,10 @@ def uninterrupted(tmp_path_factory, new_project, run) -> Path:
 
 @pytest.fixture(scope="session")
 def start_stage(code_here) -> Callable[..., subprocess.Popen]:
-    """`start_stage("train", folder)`: the stage at work, stdout and stderr in one stream."""
+    """`start_stage("train residual", folder)`: the stage at work, stdout and stderr in one stream."""
 
     def start(name: str, cwd: Path) -> subprocess.Popen:
-        return children.start([sys.executable, "-m", f"pipeline.{name}"], cwd, os.environ | code_here)
+        return children.start([sys.executable, "-m", *f"pipeline.{name}".split()], cwd, os.environ | code_here)
 
     return start
 

@@ -16,7 +16,8 @@ from pipeline import paths
 OUTPUTS = {
     "fetch": paths.RAW,
     "augment": paths.AUGMENTED,
-    "train": paths.MODEL,
+    "train pix2pix": paths.MODELS / "pix2pix",
+    "train residual": paths.MODELS / "residual",
     "predict": paths.FILLED,
     "write": paths.SUBMISSION,
     "evaluate": paths.SHEET,
@@ -65,7 +66,7 @@ def fill(folder: Path, kept: int) -> Path:
 def lines_of(stage: str, done: subprocess.CompletedProcess) -> list[str]:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr, done.stderr
-    return [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: ")]
+    return [line for line in done.stderr.splitlines() if line.startswith(f"{stage.split()[0]}: ")]
 
 
 @pytest.mark.parametrize("kept", [0, pytest.param(20_000, marks=pytest.mark.slow)])
@@ -90,14 +91,15 @@ def test_a_full_disk_ends_a_stage_in_one_line_with_its_old_output_untouched(smal
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(small_disk, augmented_once, run_stage, finished_once):
     folder = small_disk("augment")
     filler = fill(folder, 1_400_000)  # one checkpoint of this network, or two
-    *_, last = lines_of("train", run_stage("train", folder))
+    *_, last = lines_of("train", run_stage("train pix2pix", folder))
     assert "No space left on device" in last
     kept = sorted(path.name for path in (folder / paths.WORK).rglob("*") if path.is_file())
     assert kept and all(name.endswith(".npz") for name in kept)
     filler.unlink()
-    done = run_stage("train", folder)
+    done = run_stage("train pix2pix", folder)
     assert done.returncode == 0 and f"going on from step {int(kept[-1][5:13])}" in done.stderr
-    for path in (paths.LOSSES, paths.MODEL / "last.weights.h5", paths.MODEL / "best.weights.h5"):
+    model = paths.MODELS / "pix2pix"
+    for path in (paths.CURVES / "pix2pix" / "losses.csv", model / "last.weights.h5", model / "best.weights.h5"):
         assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
 
 
@@ -107,7 +109,7 @@ def test_a_limit_on_the_size_of_files_is_as_a_full_disk(tmp_path, source, code_h
     folder = copytree(source(stage), tmp_path / "folder")
     before = tree(folder)
     done = subprocess.run(
-        [sys.executable, "-m", f"pipeline.{stage}"],
+        [sys.executable, "-m", *f"pipeline.{stage}".split()],
         cwd=folder,
         env=os.environ | code_here,
         capture_output=True,

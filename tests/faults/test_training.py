@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from shutil import copytree
 
 import cv2
+import pandas as pd
 import pytest
 import yaml
 
@@ -16,11 +19,14 @@ from pipeline.base.errors import BadInput
 from pipeline.competition.index import masked_path, read_index, split_validation, whole_path
 from pipeline.training.shards import list_shards
 
+SYSTEMS = ("pix2pix", "residual")
+Interrupted = tuple[Path, subprocess.CompletedProcess]
 
-def set_train(folder: Path, **changes) -> None:
+
+def set_params(folder: Path, system: str, **changes) -> None:
     path = folder / paths.PARAMS
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["train"] |= changes
+    content[system] |= changes
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
@@ -36,45 +42,52 @@ def checkpoints(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory, augmented_once, start_stage) -> tuple[Path, subprocess.CompletedProcess]:
-    """A folder whose training was interrupted by Ctrl-C, and how that ended."""
-    folder = copytree(augmented_once, tmp_path_factory.mktemp("interrupted") / "folder")
-    set_train(folder, checkpoint_every=1000)
-    process = start_stage("train", folder)
-    read_until(process, "step 10:")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    return folder, subprocess.CompletedProcess(process.args, process.returncode, output)
+def interrupted(tmp_path_factory, augmented_once, start_stage) -> Callable[[str], Interrupted]:
+    """`interrupted("pix2pix")`: a folder whose training was interrupted by Ctrl-C, and how that ended."""
+
+    @cache
+    def interrupt(system: str) -> Interrupted:
+        folder = copytree(augmented_once, tmp_path_factory.mktemp("interrupted") / "folder")
+        set_params(folder, system, checkpoint_every=1000)
+        process = start_stage(f"train {system}", folder)
+        read_until(process, "step 10:")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+        return folder, subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    return interrupt
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_says_in_one_line_how_to_go_on(interrupted):
-    folder, done = interrupted
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_ctrl_c_keeps_a_checkpoint_and_says_in_one_line_how_to_go_on(interrupted, system):
+    folder, done = interrupted(system)
     assert done.returncode == 130
     (step,) = checkpoints(folder)
     assert 10 <= step < 40
     line = f"train: interrupted after step {step}, which was kept; `dvc repro` goes on from here"
     assert done.stdout.splitlines()[-1] == line and "Traceback" not in done.stdout
-    assert not (folder / paths.MODEL).exists() and not list(folder.rglob("*.partial"))
+    assert not (folder / paths.MODELS).exists() and not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.slow
-def test_it_goes_on_from_there_to_the_same_bytes(interrupted, tmp_path, finished_once, run_stage):
-    folder = copytree(interrupted[0], tmp_path / "folder")
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_it_goes_on_from_there_to_the_same_bytes(interrupted, tmp_path, finished_once, run_stage, system):
+    folder = copytree(interrupted(system)[0], tmp_path / "folder")
     (step,) = checkpoints(folder)
-    done = run_stage("train", folder)
+    done = run_stage(f"train {system}", folder)
     assert done.returncode == 0 and f"going on from step {step}" in done.stderr
     for name in ("best", "last"):
-        path = paths.MODEL / f"{name}.weights.h5"
+        path = paths.MODELS / system / f"{name}.weights.h5"
         assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
-    for path in (paths.LOSSES, paths.VALIDATION):
+    for path in (paths.CURVES / system / name for name in ("losses.csv", "validation.csv")):
         assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
     assert checkpoints(folder) == []
 
 
 @pytest.mark.slow
 def test_sigterm_is_as_ctrl_c(augmented, start_stage):
-    set_train(augmented, checkpoint_every=1000)
-    process = start_stage("train", augmented)
+    set_params(augmented, "pix2pix", checkpoint_every=1000)
+    process = start_stage("train pix2pix", augmented)
     read_until(process, "step 10:")
     process.terminate()
     output, _ = process.communicate(timeout=120)
@@ -83,19 +96,46 @@ def test_sigterm_is_as_ctrl_c(augmented, start_stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [masked_path, whole_path])
-def test_another_validation_image_is_another_training(interrupted, tmp_path, start_stage, part):
-    folder = copytree(interrupted[0], tmp_path / "folder")
-    settings = yaml.safe_load((folder / paths.PARAMS).read_text(encoding="utf-8"))["train"]
-    index = read_index(folder / paths.INDEX)
-    held = index[split_validation(index, settings["validation_pairs"], settings["seed"])]
-    path = part(folder / paths.RAW, held.iloc[-1].to_dict())
+@pytest.mark.parametrize(
+    ("system", "part", "trained_on"),
+    [("pix2pix", masked_path, False), ("pix2pix", whole_path, False), ("residual", whole_path, True)],
+)
+def test_another_image_is_another_training(interrupted, tmp_path, start_stage, system, part, trained_on):
+    """Of a validation pair, or of those that residual reads without the shards."""
+    folder = copytree(interrupted(system)[0], tmp_path / "folder")
+    path = part(folder / paths.RAW, pairs_of(folder, trained_on).iloc[-1].to_dict())
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
-    process = start_stage("train", folder)
+    process = start_stage(f"train {system}", folder)
     line = next(line for line in process.stdout if line.startswith("train: "))
     process.kill()
     process.communicate(timeout=60)
     assert "parameters" in line and "going on from" not in line
+
+
+def pairs_of(folder: Path, trained_on: bool) -> pd.DataFrame:
+    """The pairs that are trained on, or those held out."""
+    settings = yaml.safe_load((folder / paths.PARAMS).read_text(encoding="utf-8"))["train"]
+    index = read_index(folder / paths.INDEX)
+    held = split_validation(index, settings["validation_pairs"], settings["seed"])
+    return index[(index["split"] == "train") & ~held] if trained_on else index[held]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained_on", [False, True])
+def test_a_damaged_photograph_ends_the_residual_training_in_one_line(augmented, run_stage, trained_on):
+    path = whole_path(augmented / paths.RAW, pairs_of(augmented, trained_on).iloc[0].to_dict())
+    path.write_bytes(path.read_bytes()[:200])
+    done = run_stage("train residual", augmented)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ") and "pairs" not in line]
+    assert path.name in line
+    assert not (augmented / paths.MODELS).exists()
+
+
+@pytest.mark.parametrize(("arguments", "fault"), [((), "required: system"), (("gan",), "'pix2pix', 'residual'")])
+def test_a_training_of_no_system_that_there_is_says_which_there_are(augmented_once, run_stage, arguments, fault):
+    done = run_stage("train", augmented_once, arguments=arguments)
+    assert done.returncode == 2 and fault in done.stderr.splitlines()[-1] and "{pix2pix,residual}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,11 +149,11 @@ def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmente
     shard.write_bytes(data if fault == "flipped" else data[:first])
     if fault == "missing":
         shard.unlink()
-    done = run_stage("train", augmented)
+    done = run_stage("train pix2pix", augmented)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ")]
     assert line.startswith(f"train: {paths.AUGMENTED}/001-of-003.tfrecord is ") and "`dvc repro -sf augment`" in line
-    assert not (augmented / paths.WORK).exists() and not (augmented / paths.MODEL).exists()
+    assert not (augmented / paths.WORK).exists() and not (augmented / paths.MODELS).exists()
 
 
 @pytest.mark.slow
@@ -146,8 +186,8 @@ def damage_unseen(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_shard_damaged_while_it_is_read_ends_it_in_one_line(augmented, start_stage):
-    set_train(augmented, steps=100_000, checkpoint_every=1)
-    process = start_stage("train", augmented)
+    set_params(augmented, "pix2pix", steps=100_000, checkpoint_every=1)
+    process = start_stage("train pix2pix", augmented)
     read_until(process, "step 10:")
     for path in (augmented / paths.AUGMENTED).glob("*.tfrecord"):
         with path.open("r+b") as file:
@@ -159,13 +199,27 @@ def test_a_shard_damaged_while_it_is_read_ends_it_in_one_line(augmented, start_s
     assert checkpoints(augmented)
 
 
+@pytest.mark.slow
+def test_the_residual_network_too_goes_on_from_where_it_was_stopped(augmented, start_stage, run_stage, finished_once):
+    process = start_stage("train residual", augmented)
+    read_until(process, "step 6:")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130 and 6 <= max(checkpoints(augmented)) < 24
+    done = run_stage("train residual", augmented)
+    assert done.returncode == 0 and "going on from step" in done.stderr
+    folders = (paths.MODELS / "residual", paths.CURVES / "residual")
+    for path in (folder / file.name for folder in folders for file in (finished_once / folder).iterdir()):
+        assert (augmented / path).read_bytes() == (finished_once / path).read_bytes(), path
+
+
 def test_numbers_beyond_all_bounds_end_it_in_one_line(augmented, run_stage):
-    set_train(augmented, learning_rate=1e39, steps=1)
-    done = run_stage("train", augmented)
+    set_pix2pix(augmented, learning_rate=1e39, steps=1)
+    done = run_stage("train pix2pix", augmented)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("train: after step 1 the weights are not finite") and "learning_rate" in last
-    assert not (augmented / paths.MODEL).exists()
+    assert not (augmented / paths.MODELS).exists()
 
 
 def without_avx512(command: list[str], flags: Path) -> list[str]:
@@ -182,7 +236,7 @@ def test_a_bfloat16_model_fills_where_the_processor_cannot_compute_in_it(finishe
     if subprocess.run(without_avx512(["true"], flags), capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount over /proc/cpuinfo")
     float32 = tree(finished / paths.FILLED)
-    card = finished / paths.MODEL / "card.json"
+    card = finished / paths.MODELS / "residual" / "card.json"
     card.write_text(card.read_text(encoding="utf-8").replace('"float32"', '"mixed_bfloat16"'), encoding="utf-8")
     done = subprocess.run(
         without_avx512([sys.executable, "-m", "pipeline.predict"], flags),

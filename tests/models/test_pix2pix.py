@@ -24,7 +24,7 @@ def some_boxes(n: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def generator():
     """A small generator that answers its input: fresh weights are so small that every output is the same grey."""
-    model = pix2pix.build_generator(4)
+    model = pix2pix.build(4)
     rng = np.random.default_rng(3)
     for layer in model.layers:
         for weight in layer.weights:
@@ -38,7 +38,7 @@ def generator():
 
 
 def test_the_generator_has_the_papers_size():
-    model = pix2pix.build_generator()
+    model = pix2pix.build()
     assert model.count_params() == 54_425_859
     assert count(model.trainable_variables) == 54_414_979
     assert count(model.non_trainable_weights) == 10_880
@@ -53,16 +53,16 @@ def test_the_discriminator_judges_30_by_30_patches():
 
 def test_two_images_give_two_results():
     images = photographs(2).astype(np.float32) / 127.5 - 1
-    filled = keras.ops.convert_to_numpy(pix2pix.build_generator(2)(images, training=True))
+    filled = keras.ops.convert_to_numpy(pix2pix.build(2)(images, training=True))
     assert filled.shape == (2, SIZE, SIZE, 3) and filled.dtype == np.float32
     assert np.abs(filled).max() <= 1
     logits = pix2pix.build_discriminator(2)([images, filled], training=True)
     assert logits.shape == (2, 30, 30, 1)
 
 
-@pytest.mark.parametrize("build", [pix2pix.build_generator, pix2pix.build_discriminator])
+@pytest.mark.parametrize("build", [pix2pix.build, pix2pix.build_discriminator])
 def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32(build):
-    model = build(2, "mixed_bfloat16")
+    model = build(2, dtype="mixed_bfloat16")
     convolutions = [layer for layer in model.layers if "conv" in layer.name]
     assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -70,8 +70,8 @@ def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_flo
 
 
 def test_precision_of_one_model_is_not_that_of_the_next():
-    pix2pix.build_generator(2, "mixed_bfloat16")
-    assert {layer.compute_dtype for layer in pix2pix.build_generator(2).layers} == {"float32"}
+    pix2pix.build(2, dtype="mixed_bfloat16")
+    assert {layer.compute_dtype for layer in pix2pix.build(2).layers} == {"float32"}
 
 
 def test_normalised_pixels_lie_between_minus_one_and_one_and_the_boxes_at_minus_one():
@@ -140,31 +140,42 @@ def test_known_pixels_do_change_the_fill(generator):
     assert np.abs(filled - changed).mean() > 1
 
 
-def test_the_losses_are_the_papers_by_hand():
+def test_the_differences_count_what_the_weights_say_by_hand():
     rng = np.random.default_rng(0)
     whole, filled = (rng.uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32) for _ in range(2))
-    real, fake = (rng.normal(0, 3, (2, 30, 30, 1)).astype(np.float32) for _ in range(2))
-    found = {name: float(loss) for name, loss in pix2pix.losses(whole, filled, real, fake, 37.0).items()}
-
-    def taken_for_real(logits):
-        return np.log1p(np.exp(-logits.astype(np.float64))).mean()
-
-    gan, l1 = taken_for_real(fake), np.abs(whole.astype(np.float64) - filled).mean()
-    expected = {
-        "generator": gan + 37 * l1,
-        "generator_gan": gan,
-        "generator_l1": l1,
-        "discriminator": taken_for_real(real) + taken_for_real(-fake),
-    }
-    assert found.keys() == expected.keys()
-    assert found == pytest.approx(expected, rel=1e-5)
+    off = whole.astype(np.float64) - filled
+    everywhere = pix2pix.differences(whole, filled, np.ones((2, 8, 8, 1), np.float32))
+    assert float(everywhere["generator_l1"]) == pytest.approx(np.abs(off).mean(), rel=1e-5)
+    assert float(everywhere["generator_l2"]) == pytest.approx((off**2).mean(), rel=1e-5)
+    holes = np.zeros((2, 8, 8, 1), np.float32)
+    holes[0, 2:4, 2:4], holes[1, :, 0] = 1, 1
+    inside = off[holes[..., 0] == 1]
+    found = pix2pix.differences(whole, filled, holes)
+    assert float(found["generator_l1"]) == pytest.approx(np.abs(inside).mean(), rel=1e-5)
+    assert float(found["generator_l2"]) == pytest.approx((inside**2).mean(), rel=1e-5)
 
 
-def test_the_losses_stay_finite_for_logits_of_any_size():
-    image = np.zeros((1, 8, 8, 3), np.float32)
-    logits = np.full((1, 30, 30, 1), 300, np.float32)
-    for real, fake in ((logits, -logits), (-logits, logits)):
-        assert all(np.isfinite(float(loss)) for loss in pix2pix.losses(image, image, real, fake, 100.0).values())
+def test_the_cross_entropy_by_hand_and_finite_for_logits_of_any_size():
+    logits = np.random.default_rng(0).normal(0, 3, (2, 30, 30, 1)).astype(np.float32)
+    for label in (0.0, 1.0):
+        expected = np.log1p(np.exp((1 - 2 * label) * logits.astype(np.float64))).mean()
+        assert float(pix2pix.cross_entropy(logits, label)) == pytest.approx(expected, rel=1e-5)
+        for size in (-300, 300):
+            assert np.isfinite(float(pix2pix.cross_entropy(np.full((1, 30, 30, 1), size, np.float32), label)))
+
+
+def test_with_a_mask_channel_the_generator_is_told_which_pixels_are_missing():
+    keras.utils.set_random_seed(1)
+    network = pix2pix.build(2, mask_channel=True)
+    assert network.input_shape == (None, SIZE, SIZE, 4)
+    first = next(layer for layer in network.layers if layer.weights)
+    images, boxes = photographs(1), some_boxes(1)
+    seen = {}
+    call = first.call
+    first.call = lambda x: seen.setdefault("input", keras.ops.convert_to_numpy(x)) is None or call(x)
+    pix2pix.fill(network, images, boxes)
+    assert (seen["input"][..., 3] == hole(boxes)).all()
+    assert (seen["input"][..., :3] == pix2pix.normalise(images, boxes)).all()
 
 
 def calibration(n: int, batches: int) -> list[np.ndarray]:

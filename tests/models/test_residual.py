@@ -18,11 +18,11 @@ def some_boxes(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, LAST + 1, (n, 2, 2), dtype=np.int32)
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=[64, 128])
+def model(request):
     """A small network that answers its input; a fresh one gives zero."""
     keras.utils.set_random_seed(1)
-    network = residual.build(4)
+    network = residual.build(4, resolution=request.param)
     last = next(layer for layer in network.layers[::-1] if layer.weights)
     kernel, bias = last.weights
     kernel.assign(np.random.default_rng(0).normal(0, 0.1, kernel.shape))
@@ -30,10 +30,21 @@ def model():
     return network
 
 
-def test_its_size():
-    network = residual.build()
-    assert network.count_params() == 3_483_715
-    assert network.input_shape == (None, 64, 64, 4) and network.output_shape == (None, 64, 64, 3)
+@pytest.mark.parametrize(("side", "parameters"), [(64, 3_483_715), (128, 3_494_467)])
+def test_its_size(side, parameters):
+    network = residual.build(resolution=side)
+    assert network.count_params() == parameters
+    assert network.input_shape == (None, side, side, 4) and network.output_shape == (None, side, side, 3)
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_each_block_is_two_more_convolutions_on_both_sides_of_each_level(side):
+    counts = []
+    for blocks in (1, 2, 3):
+        network = residual.build(2, blocks, side)
+        assert network.output_shape == (None, side, side, 3)
+        counts.append(sum(layer.name.startswith("conv2d") and layer.kernel_size == (3, 3) for layer in network.layers))
+    assert counts == [16, 32, 48]  # 32, 16 and 8 pixels a side on the way down and up; at 4 twice as many
 
 
 def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32():
@@ -44,9 +55,11 @@ def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_flo
     assert network.outputs[0].dtype == "float32"
 
 
-def test_a_residual_of_zero_gives_the_harmonic_fill():
+@pytest.mark.parametrize("side", [64, 128])
+def test_a_residual_of_zero_gives_the_harmonic_fill(side):
     masked, boxes = photographs(3), some_boxes(3)
-    np.testing.assert_array_equal(residual.fill(residual.build(2), masked, boxes), harmonic.fill(masked, boxes))
+    network = residual.build(2, resolution=side)
+    np.testing.assert_array_equal(residual.fill(network, masked, boxes), harmonic.fill(masked, boxes))
 
 
 def test_a_constant_residual_is_added_inside_the_holes():
@@ -91,19 +104,23 @@ def test_the_mirror_image_is_filled_with_the_mirrored_fill(model):
     assert np.abs(filled - found).max() <= 1
 
 
-def test_drawn_holes_are_boxes_as_training_and_filling_see_them():
+@pytest.mark.parametrize("side", [64, 128])
+def test_drawn_holes_are_boxes_as_training_and_filling_see_them(side):
     """Boxes drawn at 256 and reduced as filling reduces them; counted twice where both are."""
-    weights = residual.draw_weights(np.random.default_rng(3), 50)
+    weights = residual.draw_weights(np.random.default_rng(3), 50, side)
     boxes = np.random.default_rng(3).integers(0, LAST + 1, (50, 2, 2))
-    expected = hole(boxes).reshape(50, 64, 4, 64, 4).any(axis=(2, 4))
+    expected = hole(boxes).reshape(50, side, SIZE // side, side, SIZE // side).any(axis=(2, 4))
     assert weights.dtype == np.float32 and set(np.unique(weights)) == {0, 1, 2}
     np.testing.assert_array_equal(weights > 0, expected)
-    both = sum(hole(boxes[:, [b, b]]).reshape(50, 64, 4, 64, 4).any(axis=(2, 4)).astype(int) for b in (0, 1))
+    both = sum(
+        hole(boxes[:, [b, b]]).reshape(50, side, SIZE // side, side, SIZE // side).any(axis=(2, 4)).astype(int)
+        for b in (0, 1)
+    )
     np.testing.assert_array_equal(weights, both)
 
 
 def test_fill_and_residual_make_the_photograph():
-    small, weights = photographs(4, 64), residual.draw_weights(np.random.default_rng(0), 4)
+    small, weights = photographs(4, 64), residual.draw_weights(np.random.default_rng(0), 4, 64)
     given, wanted = residual.examples(small, weights)
     assert given.shape == (4, 64, 64, 4) and given.dtype == wanted.dtype == np.float32
     np.testing.assert_allclose(given[..., :3] + wanted, small / 127.5 - 1, atol=1e-6)
@@ -124,7 +141,7 @@ def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
     keras.utils.set_random_seed(0)
     network, rng = residual.build(8), np.random.default_rng(0)
     blocks = rng.integers(0, 256, (4, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
-    weights = residual.draw_weights(rng, 4)
+    weights = residual.draw_weights(rng, 4, 64)
     given, wanted = residual.examples(blocks, weights)
     network.compile(
         keras.optimizers.AdamW(2e-3),

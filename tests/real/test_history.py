@@ -22,19 +22,21 @@ from pipeline.base.files import remove, sha256
 from pipeline.history.ledger import read_ledger
 from pipeline.history.worktree import CHECKPOINTS, FOLDER
 
-STAGES = ["fetch", "augment", "train", "predict", "write", "evaluate"]
+STAGES = ["fetch", "augment", "train@pix2pix", "train@residual", "predict", "write", "evaluate"]
 STEPS = 40
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,
     "fetch.demo.test_images": 4,
     "augment.shards": 5,
-    "train.steps": STEPS,
     "train.precision": "float32",
-    "train.shuffle_buffer": 10,
-    "train.filters": 2,
     "train.validation_pairs": 2,
-    "train.validate_every": 20,
-    "train.checkpoint_every": 2,
+    "pix2pix.steps": STEPS,
+    "pix2pix.shuffle_buffer": 10,
+    "pix2pix.filters": 2,
+    "pix2pix.validate_every": 20,
+    "pix2pix.checkpoint_every": 2,
+    "residual.steps": 10,
+    "residual.filters": 2,
     "evaluate.samples": 2,
 }
 
@@ -107,7 +109,7 @@ def uploaded(tmp_path_factory, new_project, environment) -> Project:
         project.set("submission", scale="unit")
         second = project.upload("another scale")
         assert len(contest.submissions) == 2
-    project.set("train", steps=STEPS + 1)
+    project.set("pix2pix", steps=STEPS + 1)
     return Project(folder, environment, (first, second))
 
 
@@ -136,7 +138,7 @@ def test_each_upload_is_a_row_a_tag_and_a_score(uploaded):
 def test_the_first_comes_back_from_the_cache(uploaded):
     output = uploaded.reproduce(uploaded.tags[0])
     assert identical(uploaded.tags[0], output)
-    assert stages_run(output) == STAGES[3:]
+    assert stages_run(output) == STAGES[4:]
 
 
 def test_the_first_comes_back_from_a_remote(project):
@@ -145,7 +147,7 @@ def test_the_first_comes_back_from_a_remote(project):
     remove(project.folder / ".dvc/cache")
     output = project.reproduce(project.tags[0])
     assert identical(project.tags[0], output)
-    assert stages_run(output) == STAGES[3:]
+    assert stages_run(output) == STAGES[4:]
 
 
 def test_the_first_comes_back_from_scratch_also_when_stopped_in_the_training(project):
@@ -186,9 +188,11 @@ def test_what_another_training_gives_is_different_from_train_on(project):
     project.run("git", "tag", "other-seed")
     output = project.reproduce("other-seed", "--tolerance", "0", status=1)
     verdict = output.splitlines()[-1]
-    assert verdict.startswith("reproduce: other-seed: different from stage train on (data/model, ")
+    assert verdict.startswith("reproduce: other-seed: different from stage train@pix2pix on (data/model/pix2pix, ")
     error, largest = (float(value) for value in re.findall(r"(?:two|difference) (\d\.\d+)", verdict))
     assert 0 < error < largest < 1
     output = project.reproduce("other-seed", "--tolerance", str(error + 1e-6))
-    assert output.splitlines()[-1].startswith("reproduce: other-seed: same from stage train on (data/model, ")
-    assert "train" not in stages_run(output)  # the cache has it now
+    assert output.splitlines()[-1].startswith(
+        "reproduce: other-seed: same from stage train@pix2pix on (data/model/pix2pix, "
+    )
+    assert "train@pix2pix" not in stages_run(output)  # the cache has it now

@@ -12,14 +12,16 @@ from pipeline.competition.index import boxes_of, read_index
 
 SETTINGS = {
     "fetch.source": "archive",
-    "train.steps": 8,
-    "train.batch_size": 4,
+    "pix2pix.steps": 8,
+    "pix2pix.batch_size": 4,
     "train.precision": "float32",
-    "train.filters": 2,
+    "pix2pix.filters": 2,
     "train.validation_pairs": 24,
-    "train.validate_every": 4,
+    "pix2pix.validate_every": 4,
+    "residual.steps": 40,
+    "residual.filters": 8,
 }
-STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+STAGES = ("fetch", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
 
 pytestmark = pytest.mark.slow
 
@@ -80,5 +82,5 @@ def test_the_harmonic_fill_is_nearer_than_telea_on_real_photographs(metrics):
 def test_twins_fill_a_share_and_never_spoil_the_submission(metrics):
     shares, scores = metrics["filled_from_twins"], metrics["validation"]
     assert shares.keys() == {"validation", "test"} and all(0 <= share < 1 for share in shares.values())
-    model = scores["pix2pix"]["all"]
+    model = scores["blend"]["all"]
     assert scores["submission"]["all"] < model if shares["validation"] else scores["submission"]["all"] == model

@@ -23,14 +23,17 @@ from pipeline.history.ledger import COLUMNS
 from pipeline.history.worktree import FOLDER
 from pipeline.training.card import write_card
 
-CSV, RAW, MODEL = (path.as_posix() for path in (paths.SUBMISSION, paths.RAW, paths.MODEL))
+CSV, RAW, MODEL = (path.as_posix() for path in (paths.SUBMISSION, paths.RAW, paths.MODELS / "one"))
 STAGES = {
     "fetch": {
         "cmd": f"mkdir {RAW} && cp ${{fetch.archive}}/images {RAW} && ls {RAW} > {paths.INDEX}",
         "deps": ["${fetch.archive}"],
         "outs": [RAW, str(paths.INDEX)],
     },
-    "train": {"cmd": f"mkdir {MODEL} && cp made/* {RAW}/images {MODEL}", "deps": ["made", RAW], "outs": [MODEL]},
+    "train": {
+        "foreach": ["one"],
+        "do": {"cmd": f"mkdir -p {MODEL} && cp made/* {RAW}/images {MODEL}", "deps": ["made", RAW], "outs": [MODEL]},
+    },
     "predict": {"cmd": f"cp {MODEL}/weights {CSV}", "deps": [MODEL], "outs": [CSV]},
 }
 ARCHIVE = "data/archive"  # a folder that git has, of which it ignores the content
@@ -54,8 +57,9 @@ class Project:
 
     def write_stages(self, training: str = "") -> None:
         """dvc.yaml, with a part of a command before that of the training."""
-        train = STAGES["train"] | {"cmd": training + STAGES["train"]["cmd"]}
-        self.write("dvc.yaml", yaml.safe_dump({"stages": STAGES | {"train": train}}, sort_keys=False))
+        train = STAGES["train"]["do"] | {"cmd": training + STAGES["train"]["do"]["cmd"]}
+        stages = STAGES | {"train": {"foreach": ["one"], "do": train}}
+        self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
 
     def write_params(self, archive: str) -> None:
         content = {"fetch": {"source": "archive", "archive": archive}, "train": {"precision": "float32"}}
@@ -168,7 +172,7 @@ def test_without_cache_and_remote_it_is_made_again(project):
     remove(project.folder / ".dvc/cache")
     status, output = project.reproduce("score-0.1")
     assert status == 0 and output.endswith(IDENTICAL.format("md5 in its dvc.lock"))
-    assert stages_run(output) == ["fetch", "train", "predict"]
+    assert stages_run(output) == ["fetch", "train@one", "predict"]
     assert "neither cache nor remote has its model, nor the versions it was made with" in output
 
 
@@ -181,7 +185,7 @@ def test_from_scratch_every_stage_runs_on_this_repositorys_archive_and_the_cache
     before = cached(project), sorted(project.folder.parent.parent.rglob("there/**/*"))
     status, output = project.reproduce("score-0.2", "--from-scratch")
     assert status == 0 and "score-0.2: identical" in output
-    assert stages_run(output) == ["fetch", "train", "predict"]
+    assert stages_run(output) == ["fetch", "train@one", "predict"]
     assert (cached(project), sorted(project.folder.parent.parent.rglob("there/**/*"))) == before
 
 
@@ -205,13 +209,13 @@ def test_another_outcome_is_different_and_its_stage_is_named(project):
     """As where a tag was made on another machine: its dvc.lock has other bytes than the stages make here."""
     project.run("git", "checkout", "--quiet", "made", str(paths.PARAMS))
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text(encoding="utf-8"))
-    for stage, digest in {"train": "0" * 32 + ".dir", "predict": "0" * 32}.items():
+    for stage, digest in {"train@one": "0" * 32 + ".dir", "predict": "0" * 32}.items():
         lock["stages"][stage]["outs"][0]["md5"] = digest
     project.write("dvc.lock", yaml.safe_dump(lock))
     project.commit("elsewhere")
     status, output = project.reproduce("elsewhere")
     assert status == 1
-    assert "elsewhere: different from stage train on (data/model); by how much is not known" in output
+    assert "elsewhere: different from stage train@one on (data/model/one); by how much is not known" in output
 
 
 def test_a_stage_that_fails_ends_in_one_line(project):
@@ -219,7 +223,7 @@ def test_a_stage_that_fails_ends_in_one_line(project):
     project.write_params(ARCHIVE)
     project.commit("broken")
     status, output = project.reproduce("broken")
-    assert status == 1 and "failed to reproduce 'train'" in output
+    assert status == 1 and "failed to reproduce 'train@one'" in output
     assert output.endswith("\nreproduce: `dvc repro --pull train` failed at this commit; what it says stands above\n")
 
 

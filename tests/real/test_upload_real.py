@@ -119,7 +119,7 @@ def made(tmp_path_factory, demo_competition, params_file, repo, environment, cod
     rows = list_images(demo_competition.raw)
     index = build_index(rows, np.stack(list(check_images(demo_competition.raw, rows))))
     test = index[index["split"] == "test"]
-    for path in (paths.MODEL, paths.SUBMISSION.parent):
+    for path in (paths.MODELS, paths.SUBMISSION.parent):
         (folder / path).mkdir(parents=True)
     index.to_csv(folder / paths.INDEX, index=False)
     values = np.random.default_rng(1).random((len(test), 2, 75, 75, 3)).round(2)

@@ -25,7 +25,8 @@ def page(title="pix2pix, recipe demo, 400 steps", metrics=METRICS, steps=30) -> 
     names = ("generator", "generator_gan", "generator_l1", "discriminator")
     losses = pd.DataFrame({"step": step} | {name: 1 / (step + i) for i, name in enumerate(names)})
     validation = pd.DataFrame({"step": step * 10, "rmse": 0.3 / step})
-    return make_page(title, metrics, losses, validation, "sheet.png")
+    curves = {"pix2pix": {"losses": losses, "validation": validation}, "residual": {"validation": validation}}
+    return make_page(title, metrics, curves, "sheet.png")
 
 
 class Reader(HTMLParser):
@@ -74,19 +75,21 @@ def test_the_page_holds_every_score():
                 assert subset in text and f"{value:.4f}" in text
 
 
-def test_the_page_has_its_title_its_three_curves_and_the_sheet():
+def test_the_page_has_its_title_a_plot_for_each_curve_and_the_sheet():
     read = Reader(page())
     tags = [tag for tag, _ in read.tags]
-    assert tags.count("svg") == 3 and tags.count("img") == 1
+    assert tags.count("svg") == 6 and tags.count("img") == 1
     text = " ".join(read.text)
     assert text.count("pix2pix, recipe demo, 400 steps") == 2  # title and heading
-    assert all(words in text for words in ("Validation RMSE", "Training L1", "generator_gan", "discriminator"))
+    for curve in ("losses: generator_l1", "losses: generator_gan", "losses: discriminator", "validation: rmse"):
+        assert f"pix2pix, {curve}" in text
+    assert "residual, validation: rmse" in text
 
 
 def test_the_page_is_whole_html_in_utf_8():
     text = page()
     assert text.lower().startswith("<!doctype html>") and text.rstrip().endswith("</html>")
-    assert 'charset="utf-8"' in text and text.count("<svg") == text.count("</svg>") == 3
+    assert 'charset="utf-8"' in text and text.count("<svg") == text.count("</svg>") == 6
     assert "<?xml" not in text
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.competition.boxes import LAST, hole
+from pipeline.competition.boxes import BOX, LAST, hole
 from pipeline.competition.images import SIZE, decode_image, encode_image
 from pipeline.training.batches import JITTER, training_batches
 from pipeline.training.shards import Record, list_shards, write_shards
@@ -50,18 +50,20 @@ def flat(tmp_path_factory, boxes) -> list[str]:
     return write(tmp_path_factory.mktemp("flat"), images, boxes)
 
 
-def batches(shards, steps, start=0, size=1, seed=SEED, buffer=5, keep=KEEP) -> list[tuple[np.ndarray, np.ndarray]]:
-    found = training_batches(shards, keep, int(keep.sum()), size, buffer, seed, start)
+def batches(shards, steps, start=0, size=1, seed=SEED, buffer=5, keep=KEEP, random=False) -> list[tuple]:
+    found = training_batches(shards, keep, int(keep.sum()), size, buffer, seed, start, random)
     return list(islice(found.as_numpy_iterator(), steps))
 
 
 def pairs_in(found) -> list[int]:
     """Whose images these are, for those of the fixture `flat`."""
-    return [int(round((image[0, 0, 0] + 1) * 127.5 / 10)) for _, whole in found for image in whole]
+    return [int(round((image[0, 0, 0] + 1) * 127.5 / 10)) for _, whole, _ in found for image in whole]
 
 
 def same(a, b) -> bool:
-    return np.array_equal(np.array(a), np.array(b))
+    return len(a) == len(b) and all(
+        (x == y).all() for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)
+    )
 
 
 def crop_of(part: np.ndarray, image: np.ndarray) -> tuple[int, int]:
@@ -81,9 +83,10 @@ def enlarged(image: np.ndarray) -> np.ndarray:
     return image[nearest][:, nearest]
 
 
-def test_a_batch_is_two_float_images_between_minus_one_and_one(shards):
+def test_a_batch_is_two_float_images_between_minus_one_and_one_and_the_holes(shards):
     for size in (1, 4):
-        for masked, whole in batches(shards, 3, size=size):
+        for masked, whole, missing in batches(shards, 3, size=size):
+            assert missing.shape == (size, SIZE, SIZE, 1) and missing.dtype == np.float32
             assert masked.shape == whole.shape == (size, SIZE, SIZE, 3)
             assert masked.dtype == whole.dtype == np.float32
             assert masked.min() == -1 and whole.min() >= -1 and whole.max() <= 1 and whole.std() > 0.1
@@ -94,7 +97,7 @@ def test_an_example_is_pillows_decoding_enlarged_and_cropped_with_both_boxes_bla
     pictures = [enlarged(decode_image(data, "an image")) for data in images]
     holes = [enlarged(mask) for mask in hole(boxes)]
     seen, places = set(), set()
-    for masked, whole in batches(shards, KEPT):
+    for masked, whole, missing in batches(shards, KEPT):
         levels = (whole[0] + 1) * 127.5
         assert np.abs(levels - np.round(levels)).max() < 1e-4
         levels = np.round(levels).astype(np.uint8)
@@ -105,7 +108,7 @@ def test_an_example_is_pillows_decoding_enlarged_and_cropped_with_both_boxes_bla
                 continue
             black = holes[pair][top : top + SIZE, left : left + SIZE]
             assert (masked[0][black] == -1).all() and (masked[0][~black] == whole[0][~black]).all()
-            assert (whole[0][black] > -1).any()
+            assert (whole[0][black] > -1).any() and (missing[0, ..., 0] == black).all()
             seen.add(pair)
             places.add((top, left))
     assert seen == set(np.flatnonzero(KEEP))
@@ -140,8 +143,46 @@ def test_epochs_differ_in_order(flat):
 def test_epochs_differ_in_their_crops(shards):
     keep = np.zeros(PAIRS, bool)
     keep[0] = True
-    crops = {whole.tobytes() for _, whole in batches(shards, 6, keep=keep)}
+    crops = {whole.tobytes() for _, whole, _ in batches(shards, 6, keep=keep)}
     assert len(crops) > 3
+
+
+def test_random_holes_are_drawn_anew_by_seed_and_position_and_the_photographs_stay(shards):
+    found, again, own = batches(shards, 60, random=True), batches(shards, 50, 10, random=True), batches(shards, 60)
+    assert same(found[10:], again)
+    assert len({missing.tobytes() for _, _, missing in found}) == 60
+    for (masked, whole, missing), (_, as_own, _) in zip(found, own, strict=True):
+        assert (whole == as_own).all()
+        assert (masked == np.where(missing > 0, -1, whole)).all()
+
+
+def test_random_holes_are_boxes_of_75_pixels_a_side_from_the_first_corner_to_the_last(tmp_path):
+    """On a picture whose red is the row and whose green is the column, so that each pixel tells where it is from."""
+    row, column = np.mgrid[:SIZE, :SIZE]
+    picture = encode_image(np.stack([row, column, 0 * row], axis=-1).astype(np.uint8), ".png")
+    shards = write(tmp_path, [picture] * PAIRS, np.zeros((PAIRS, 2, 2), int))
+    corners = []
+    for _, whole, missing in batches(shards, 800, random=True):
+        levels = np.round((whole[0] + 1) * 127.5).astype(int)
+        rows, i = np.unique(levels[:, 0, 0], return_index=True)
+        columns, j = np.unique(levels[0, :, 1], return_index=True)
+        shown = missing[0, i][:, j, 0].astype(np.uint8)  # of the picture, what the crop shows
+        _, _, (_, *found), _ = cv2.connectedComponentsWithStats(shown, connectivity=4)
+        assert 1 <= len(found) <= 2
+        for left, top, width, height, area in found:
+            if area != width * height or max(width, height) > BOX:
+                continue  # two that meet
+            corner = []
+            for lines, start, length in ((rows, top, height), (columns, left, width)):
+                first, last = lines[start], lines[start + length - 1]
+                corner.append(first if first > lines[0] else last + 1 - BOX)  # by the side that is not cropped
+                assert length == BOX or first == lines[0] or last == lines[-1]
+            corners.append(corner)
+    corners = np.array(corners)
+    assert len(corners) > 900
+    assert corners.min(axis=0).tolist() == [0, 0] and corners.max(axis=0).tolist() == [LAST, LAST]
+    assert all(len(np.unique(corners[:, axis])) > 170 for axis in (0, 1))
+    assert abs(np.corrcoef(corners.T)[0, 1]) < 0.1
 
 
 def test_a_seed_gives_its_batches_each_time(shards):

@@ -10,9 +10,9 @@ import tensorflow as tf
 from pipeline.base.errors import BadInput
 from pipeline.competition.boxes import LAST, hole
 from pipeline.competition.images import SIZE
-from pipeline.models import pix2pix
+from pipeline.models import pix2pix, residual
 from pipeline.training.card import CARD, read_card, write_card
-from pipeline.training.trained import in_batches, load_fill
+from pipeline.training.trained import load_fill
 
 FILTERS, THREADS = 2, 2
 # Only settable before TensorFlow is first used, so here, while tests are collected.
@@ -21,7 +21,7 @@ tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 
 def lively(seed: int):
     """A generator whose fill depends on its input: fresh weights give one grey."""
-    generator = pix2pix.build_generator(FILTERS)
+    generator = pix2pix.build(FILTERS)
     rng = np.random.default_rng(seed)
     for weight in generator.weights:
         if weight.path.endswith("kernel"):
@@ -45,7 +45,7 @@ def model(tmp_path):
     write_card(
         tmp_path,
         model="pix2pix",
-        settings={"filters": FILTERS, "precision": "float32", "threads": THREADS},
+        settings={"filters": FILTERS, "mask_channel": False, "precision": "float32", "threads": THREADS},
         normalisation=pix2pix.NORMALISATION,
     )
     return tmp_path, generators
@@ -65,6 +65,28 @@ def test_a_loaded_model_fills_as_it_did_before_it_was_saved(model, weights):
     before = pix2pix.fill(generators[weights], images, boxes)
     assert before[hole(boxes)].std() > 5
     assert (load_fill(folder, weights)(images, boxes) == before).all()
+
+
+SHAPES = [
+    (pix2pix, {"filters": 1, "mask_channel": True}),
+    (residual, {"filters": 3, "blocks": 2, "resolution": 64}),
+    (residual, {"filters": 2, "blocks": 1, "resolution": 128}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape"), SHAPES)
+def test_every_system_is_loaded_in_the_shape_it_was_trained_in(tmp_path, kind, shape):
+    network, rng = kind.build(**shape), np.random.default_rng(3)
+    for weight in network.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(rng.normal(0, 0.25, weight.shape))
+    network.save_weights(tmp_path / "last.weights.h5")
+    settings = shape | {"precision": "float32", "threads": THREADS, "steps": 3}
+    name = kind.__name__.rpartition(".")[2]
+    write_card(tmp_path, model=name, settings=settings, normalisation=kind.NORMALISATION)
+    images, boxes = pictures(2)
+    found = load_fill(tmp_path, "last")(images, boxes)
+    assert (found == kind.fill(network, images, boxes)).all() and found[hole(boxes)].std() > 5
 
 
 def test_best_and_last_are_not_mixed_up(model):
@@ -138,23 +160,3 @@ def test_weights_of_another_network_are_refused(model):
     change_card(model[0], filters=FILTERS + 1)
     with pytest.raises(BadInput, match=r"best\.weights\.h5"):
         load_fill(model[0], "best")
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_in_batches_every_image_comes_once_and_in_order(size):
-    images, boxes = pictures(5)
-    sizes = []
-
-    def fill(part: np.ndarray, corners: np.ndarray) -> np.ndarray:
-        sizes.append(len(part))
-        assert len(part) == len(corners)
-        return part + corners[:, 0, 0, None, None, None].astype(np.uint8)
-
-    found = np.stack(list(in_batches(fill, images, boxes, size, "fill")))
-    assert (found == images + boxes[:, 0, 0, None, None, None].astype(np.uint8)).all()
-    assert max(sizes) <= size and sum(sizes) == 5
-
-
-def test_no_image_gives_none():
-    images, boxes = pictures(5)
-    assert list(in_batches(lambda part, _: part, images[:0], boxes[:0], 4, "fill")) == []
