@@ -75,13 +75,24 @@ def train() -> list[list[str]]:
     rows.append(
         ["input pipeline alone (beside the fastest step)", f"{1 / inputs:.0f} images/s", "", "", "", f"{ratio:.0f}"]
     )
+    samples = measure("train", "residual")
+    rows.append(
+        ["train the residual network, batch 16", f"{samples['result']:.0f} samples/s", memory(samples), *[""] * 3]
+    )
     return rows
 
 
 def predict() -> list[str]:
     measure("predict", "prepare")
     taken = measure("predict", "ours")
-    return ["predict 200 images", f"{taken['seconds']:.1f} s", memory(taken), "", "", ""]
+    return [
+        f"predict 200 images, two systems, twins among {PAIRS}",
+        f"{taken['seconds']:.1f} s",
+        memory(taken),
+        "",
+        "",
+        "",
+    ]
 
 
 def fills() -> list[list[str]]:

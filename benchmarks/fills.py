@@ -13,7 +13,7 @@ from pipeline.competition.index import boxes_of, masked_path, read_index
 from pipeline.fills import harmonic, twin
 from pipeline.models import residual
 
-BATCH = 32  # photographs of 64 x 64
+BATCH, SIDE = 32, 64  # photographs of 64 x 64
 TIMES = 20
 
 
@@ -28,8 +28,8 @@ def twins() -> None:
 def batch() -> tuple[np.ndarray, np.ndarray]:
     """Noise, and the holes of a training step: float32 [32, 64, 64, 3], bool [32, 64, 64]."""
     rng = np.random.default_rng(0)
-    photographs = rng.uniform(-1, 1, (BATCH, residual.WORKING, residual.WORKING, 3)).astype(np.float32)
-    return photographs, residual.draw_weights(rng, BATCH) > 0
+    photographs = rng.uniform(-1, 1, (BATCH, SIDE, SIDE, 3)).astype(np.float32)
+    return photographs, residual.draw_weights(rng, BATCH, SIDE) > 0
 
 
 def direct(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:

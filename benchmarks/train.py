@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import main
@@ -14,7 +15,8 @@ from pipeline.competition.boxes import TURNS
 from pipeline.competition.index import read_index
 from pipeline.models import pix2pix
 from pipeline.params import load_params
-from pipeline.training import loop
+from pipeline.systems import pix2pix as system
+from pipeline.systems import residual
 from pipeline.training.batches import training_batches
 from pipeline.training.memory import keep_freed_memory
 from pipeline.training.shards import list_shards
@@ -24,13 +26,13 @@ STEPS = 20
 
 def tutorial() -> float:
     """https://www.tensorflow.org/tutorials/generative/pix2pix: one tf.function, two tapes, Keras' Adam."""
-    generator, discriminator = pix2pix.build_generator(), pix2pix.build_discriminator()
+    generator, discriminator = pix2pix.build(), pix2pix.build_discriminator()
     generator_optimizer = keras.optimizers.Adam(3e-4, beta_1=0.5)
     discriminator_optimizer = keras.optimizers.Adam(3e-4, beta_1=0.5)
     cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     @tf.function
-    def step(masked: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+    def step(masked: tf.Tensor, whole: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
             filled = generator(masked, training=True)
             real = discriminator([masked, whole], training=True)
@@ -50,16 +52,31 @@ def tutorial() -> float:
 def ours(precision: str) -> float:
     """What the train stage does."""
     keep_freed_memory()
-    settings = load_params().train.model_copy(update={"precision": precision})
-    return time_steps(loop.make_step(loop.begin(settings), 1000.0))
+    settings = load_params().pix2pix
+    return time_steps(system.make_step(system.begin(settings, precision, 7), settings))
 
 
-def time_steps(step: Callable[[tf.Tensor, tf.Tensor], object]) -> float:
+def residual_samples() -> float:
+    """Samples a second of the residual network as recipe laptop trains it, from photographs in memory."""
+    keep_freed_memory()
+    settings = load_params().residual
+    training = residual.begin(settings, "mixed_bfloat16", 7)
+    step, small = residual.make_step(training, settings), np.zeros((1000, 64, 64, 3), np.uint8)
+    iterator = iter(residual.draw_batches(small, settings.batch_size, 7))
+    for _ in range(10):
+        step(*next(iterator))
+    start = time.perf_counter()
+    for _ in range(20 * STEPS):
+        float(step(*next(iterator))["loss"])
+    return 20 * STEPS * settings.batch_size / (time.perf_counter() - start)
+
+
+def time_steps(step: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], object]) -> float:
     """Seconds a step, the median of STEPS, on real batches, input included."""
     seconds = []
-    for masked, whole in batches().take(STEPS + 2):
+    for batch in batches().take(STEPS + 2):
         start = time.perf_counter()
-        tf.nest.map_structure(lambda loss: loss.numpy(), step(masked, whole))
+        tf.nest.map_structure(lambda loss: loss.numpy(), step(*batch))
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[2:])
 
@@ -88,5 +105,6 @@ if __name__ == "__main__":
             "float32": partial(ours, "float32"),
             "mixed_bfloat16": partial(ours, "mixed_bfloat16"),
             "inputs": inputs,
+            "residual": residual_samples,
         }
     )
