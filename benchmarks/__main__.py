@@ -18,7 +18,7 @@ from pipeline import paths
 from pipeline.base.progress import say
 from pipeline.competition.check import list_images
 from pipeline.competition.demo import draw_competition
-from pipeline.competition.index import COLUMNS, whole_path
+from pipeline.competition.index import COLUMNS, masked_path, whole_path
 
 PAIRS = 7000
 ROUNDS = 3  # of the training steps, the ways taking turns
@@ -41,6 +41,7 @@ def draw() -> None:
     """A competition of 7000 pairs, of which 400 are drawn and the others are copies."""
     paths.RAW.mkdir(parents=True)
     paths.TRUTH.mkdir()
+    paths.SUBMISSION.parent.mkdir()
     for _ in draw_competition(paths.RAW, paths.TRUTH, 100, 200, 1):
         pass
     rows = list_images(paths.RAW).assign(group=0)
@@ -49,7 +50,8 @@ def draw() -> None:
     for number in range(PAIRS // len(train)):
         copy = train.assign(filename=[f"{number} {name}" for name in train["filename"]])
         for old, new in zip(train.to_dict("records"), copy.to_dict("records"), strict=True):
-            whole_path(paths.RAW, new).hardlink_to(whole_path(paths.RAW, old))
+            for path in (masked_path, whole_path):
+                path(paths.RAW, new).hardlink_to(path(paths.RAW, old))
         copies.append(copy)
     copies.append(train.head(PAIRS - len(train) * len(copies)))
     pd.concat([*copies, rows[rows["split"] == "test"]])[COLUMNS].to_csv(paths.INDEX, index=False)

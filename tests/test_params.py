@@ -156,7 +156,9 @@ def test_merging_goes_section_by_section():
         ("submission.scale", "unit"),
         ("predict.weights", "last"),
         ("predict.blend", {"residual": 1.5, "pix2pix": -0.5}),
+        ("predict.blend", {"residual": 1, "pix2pix": 0}),
         ("systems", ["residual"]),
+        ("systems", ["residual", "pix2pix"]),
         ("pix2pix.lambda_gan", 0),
         ("pix2pix.loss", "holes"),
         ("residual.resolution", 128),
@@ -303,7 +305,9 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choic
     [
         (["pix2pix", "residuals"], "systems.1 is 'residuals': input should be 'pix2pix' or 'residual'"),
         (["residual", "residual"], "systems is ['residual', 'residual']: names a system twice"),
+        (["pix2pix", 1], "systems.1 is 1: input should be 'pix2pix' or 'residual'"),
         ([], "systems is []: "),
+        ({"pix2pix": 1}, "systems is {'pix2pix': 1}: "),
         ("residual", "systems is 'residual': "),
         (None, "systems is None: "),
     ],
@@ -321,7 +325,12 @@ def test_weights_that_are_none_are_refused(changed, blend):
 
 @pytest.mark.parametrize(
     "blend",
-    [{"residual": 1.0}, {"residual": 0.5, "pix2pix": 0.6}, {"residual": 0.5, "pix2pix": 0.4, "gan": 0.1}],
+    [
+        {"residual": 1.0},
+        {"residual": 0.5, "pix2pix": 0.6},
+        {"residual": 0.5, "pix2pix": 0.5, "gan": 0.0},
+        {"residual": 1.0, "pix2pix": float("nan")},
+    ],
 )
 def test_weights_for_other_systems_or_of_another_sum_are_refused(changed, blend):
     message = changed("predict.blend", blend)
