@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -286,6 +287,22 @@ def test_the_generator_is_calibrated_on_the_first_64_images_whatever_step_the_tr
             for found, wanted in zip(values(generator), values(expected), strict=True):
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
     assert not same(values(generator), values(begin(chosen).model))
+
+
+def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(here):
+    chosen = settings(mask_channel=True, batch_size=64, filters=1)
+    _, prepare = system.batches(chosen, pd.DataFrame(), KEEP, SEED, 0)
+    found = []
+    for weight in (0.0, 1.0):
+        generator = begin(chosen).model
+        first_kernel = generator.weights[0]
+        kernel = first_kernel.numpy()
+        kernel[:, :, 3] = weight
+        first_kernel.assign(kernel)
+        prepare(generator)
+        norm = next(layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization))
+        found.append(norm.moving_mean.numpy())
+    assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
 def test_a_checkpoint_depends_on_the_shards_checksums(here):

@@ -231,33 +231,29 @@ def test_the_photographs_that_are_trained_on_are_read_and_reduced_to_the_resolut
     assert all((a == b).all() for a, b in zip(before, weights(model), strict=True))
 
 
-def go_on(training: loop.Training, chosen: Residual, small: np.ndarray, checkpoint) -> None:
-    """As the train stage does."""
-
-    def validate() -> float:
-        return float(np.abs(training.model.get_weights()[0]).mean())
-
-    batches = system.draw_batches(small, chosen.batch_size, SEED, training.step)
-    loop.train(training, chosen, system.make_step(training, chosen), batches, validate, checkpoint)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, small):
-    """A training to the end, and the folder of its checkpoints, each in a folder of its own."""
-    folder, training = tmp_path_factory.mktemp("checkpoints"), begin(settings())
-    go_on(training, settings(), small, lambda now: save_checkpoint(folder / str(now.step), now.step, *loop.dump(now)))
-    return training, folder
-
-
 @pytest.mark.parametrize("at", [1, 5])
-def test_interrupted_it_ends_with_the_same_bits(uninterrupted, small, at):
-    (whole, folder), resumed = uninterrupted, begin(settings())
-    loop.restore(resumed, *load_checkpoint(folder / str(at)))
+def test_interrupted_it_ends_with_the_same_bits(tmp_path, small, at):
+    chosen = settings()
+
+    def go_on(training: loop.Training, keep: bool) -> None:
+        def checkpoint(now: loop.Training) -> None:
+            if keep:
+                save_checkpoint(tmp_path / str(now.step), now.step, *loop.dump(now))
+
+        def validate() -> float:
+            return float(np.abs(training.model.get_weights()[0]).mean())
+
+        batches = system.draw_batches(small, chosen.batch_size, SEED, training.step)
+        loop.train(training, chosen, system.make_step(training, chosen), batches, validate, checkpoint)
+
+    whole, resumed = begin(chosen), begin(chosen)
+    go_on(whole, True)
+    loop.restore(resumed, *load_checkpoint(tmp_path / str(at)))
     assert resumed.step == at
-    go_on(resumed, settings(), small, lambda now: None)
+    go_on(resumed, False)
     (arrays, state), (expected, expected_state) = loop.dump(resumed), loop.dump(whole)
     assert same(arrays, expected) and state == expected_state
-    assert not same(arrays, loop.dump(begin(settings()))[0])
+    assert not same(arrays, loop.dump(begin(chosen))[0])
 
 
 def test_it_learns(small):

@@ -143,12 +143,12 @@ def uninterrupted(tmp_path_factory, shards, validate):
     return training, folder
 
 
-def test_training_ends_after_its_steps_with_a_curve_of_means(uninterrupted, shards, validate, again):
+def test_training_ends_after_its_steps_with_a_curve_of_means(uninterrupted, shards, validate):
     training, _ = uninterrupted
     assert training.step == STEPS
     assert [row["step"] for row in training.losses] == [3, 6, 9]
-    single, train = again(settings())
-    train(single, settings(), batches(shards, settings()), validate, nothing)
+    single = begin(settings())
+    go_on(single, settings(), shards, validate)
     assert [row["step"] for row in single.losses] == list(range(1, STEPS + 1))
     for row in training.losses:
         parts = [part for part in single.losses if row["step"] - 3 < part["step"] <= row["step"]]
