@@ -6,6 +6,7 @@ from which twin, data/blend.json what each system weighs.
 """
 
 import json
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -39,11 +40,7 @@ def main() -> None:
 
     size = settings.batch_size
     alone = np.stack([cut(in_batches(fill, masked, boxes, size, name), boxes) for name, fill in fills.items()])
-    fitted = settings.blend == "fit"
-    weights = blend.fit(alone[:, held], truth) if fitted else np.array([settings.blend[name] for name in systems])
-    blended = blend.blend(alone, weights)
-    if fitted:  # no validation pair is filled with weights that were fitted on it or on its twin
-        blended[held] = blend.cross_fitted(alone[:, held], truth, (pairs["group"] % 2 == 0).to_numpy())
+    blended, weights = blend_systems(alone, held, truth, pairs["group"].to_numpy(), systems, settings.blend)
     filled = put(blended, masked, boxes)
     covered, found = np.zeros(masked.shape[:3], bool), np.full(len(images), -1)
     if settings.twins:  # nor is it its own twin
@@ -52,8 +49,45 @@ def main() -> None:
 
     held_out = dict(zip(systems, alone[:, held], strict=True))
     held_out |= {"blend": blended[held], "submission": cut(filled[held], boxes[held])}
-    weighs = dict(zip(systems, weights.tolist(), strict=True))
     table = list_twins(images, index, boxes, covered, found)
+    tests = [(row, image) for row, image in zip(rows, filled, strict=True) if row["split"] == "test"]
+    write_outputs(tests, pairs.index.to_numpy(), held_out, table, weights)
+
+    say("predict: weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))
+    test = table[~held]
+    share = test["filled"].sum() / test["missing"].sum()
+    say(f"predict: {(test['twin'] != '').sum()} of {len(test)} images have a twin, for {share:.1%} of what is missing")
+
+
+def blend_systems(
+    alone: np.ndarray,
+    held: np.ndarray,
+    truth: np.ndarray,
+    groups: np.ndarray,
+    systems: list[str],
+    chosen: Literal["fit"] | dict[str, float],
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The blend uint8 [n, 2, 75, 75, 3] of what each system gives, [k, n, ...], and the weight of each.
+
+    held, bool [n], are the validation pairs, whose truth and twin groups are given. Fitted weights are those of all of
+    them, but a pair itself is filled with weights that were fitted on neither it nor its twin.
+    """
+    fitted = chosen == "fit"
+    weights = blend.fit(alone[:, held], truth) if fitted else np.array([chosen[name] for name in systems])
+    blended = blend.blend(alone, weights)
+    if fitted:
+        blended[held] = blend.cross_fitted(alone[:, held], truth, groups % 2 == 0)
+    return blended, dict(zip(systems, weights.tolist(), strict=True))
+
+
+def write_outputs(
+    tests: list[tuple[dict, np.ndarray]],
+    pairs: np.ndarray,
+    held_out: dict[str, np.ndarray],
+    twins: pd.DataFrame,
+    weights: dict[str, float],
+) -> None:
+    """The filled test images, each with its index row; the validation pairs' numbers and fills; two tables."""
     with (
         replacing(paths.FILLED) as folder,
         replacing(paths.HELD_OUT) as held_out_file,
@@ -61,18 +95,12 @@ def main() -> None:
         replacing(paths.BLEND) as blend_file,
     ):
         folder.mkdir()
-        for row, image in zip(rows, filled, strict=True):
-            if row["split"] == "test":
-                filled_path(folder, row).write_bytes(encode_image(image, ".png"))
+        for row, image in tests:
+            filled_path(folder, row).write_bytes(encode_image(image, ".png"))
         with held_out_file.open("wb") as file:
-            np.savez(file, pairs=pairs.index.to_numpy(), **held_out)
-        table.to_csv(twins_file, index=False)
-        blend_file.write_text(json.dumps(weighs, indent=2) + "\n", encoding="utf-8")
-
-    say("predict: weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weighs.items()))
-    test = table[~held]
-    share = test["filled"].sum() / test["missing"].sum()
-    say(f"predict: {(test['twin'] != '').sum()} of {len(test)} images have a twin, for {share:.1%} of what is missing")
+            np.savez(file, pairs=pairs, **held_out)
+        twins.to_csv(twins_file, index=False)
+        blend_file.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
 
 
 def list_twins(

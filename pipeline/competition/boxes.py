@@ -25,19 +25,21 @@ def hole(boxes: np.ndarray) -> np.ndarray:
 
 def cut(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The boxes' pixels, [n, 2, 75, 75, 3] of the images' dtype, from [n, 256, 256, 3]: what a submission holds."""
-    rows = boxes[:, :, 0, None, None] + np.arange(BOX)[:, None]
-    columns = boxes[:, :, 1, None, None] + np.arange(BOX)
-    return images[np.arange(len(images))[:, None, None, None], rows, columns]
+    return images[pixels(boxes)]
 
 
 def put(values: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """`masked`, [n, 256, 256, 3], with these values, [n, 2, 75, 75, 3], in its boxes: what `cut` takes apart."""
     filled = masked.copy()
-    for box in range(2):
-        rows = boxes[:, box, 0, None, None] + np.arange(BOX)[:, None]
-        columns = boxes[:, box, 1, None, None] + np.arange(BOX)
-        filled[np.arange(len(masked))[:, None, None], rows, columns] = values[:, box]
+    filled[pixels(boxes)] = values
     return filled
+
+
+def pixels(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The boxes' pixels as an index of [n, 256, 256, ...]: image, row and column, which broadcast to [n, 2, 75, 75]."""
+    rows = boxes[:, :, 0, None, None] + np.arange(BOX)[:, None]
+    columns = boxes[:, :, 1, None, None] + np.arange(BOX)
+    return np.arange(len(boxes))[:, None, None, None], rows, columns
 
 
 def paste(filled: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:

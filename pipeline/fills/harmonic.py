@@ -18,12 +18,13 @@ IMAGES_AT_ONCE = 8  # at full resolution, so that they stay in the processor's c
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
-    filled = np.empty_like(masked)
-    for start in range(0, len(masked), IMAGES_AT_ONCE):
-        part = slice(start, start + IMAGES_AT_ONCE)
-        smooth = solve(masked[part].astype(np.float32), hole(boxes[part]))
-        filled[part] = paste(np.clip(np.round(smooth), 0, 255).astype(np.uint8), masked[part], boxes[part])
-    return filled
+    return paste(np.clip(np.round(smooth(masked, boxes)), 0, 255).astype(np.uint8), masked, boxes)
+
+
+def smooth(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The images with their holes filled, before rounding: float32 [n, 256, 256, 3] from uint8."""
+    parts = [slice(start, start + IMAGES_AT_ONCE) for start in range(0, len(masked), IMAGES_AT_ONCE)]
+    return np.concatenate([solve(masked[part].astype(np.float32), hole(boxes[part])) for part in parts])
 
 
 def solve(known: np.ndarray, missing: np.ndarray, cycles: int = CYCLES) -> np.ndarray:

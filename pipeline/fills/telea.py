@@ -10,8 +10,11 @@ RADIUS = 3  # pixels around each one that it is made from
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
+    return inpaint(masked, boxes, cv2.INPAINT_TELEA)
+
+
+def inpaint(masked: np.ndarray, boxes: np.ndarray, method: int) -> np.ndarray:
+    """The same by one of OpenCV's methods."""
     holes = hole(boxes).astype(np.uint8)
-    filled = [
-        cv2.inpaint(image, missing, RADIUS, cv2.INPAINT_TELEA) for image, missing in zip(masked, holes, strict=True)
-    ]
+    filled = [cv2.inpaint(image, missing, RADIUS, method) for image, missing in zip(masked, holes, strict=True)]
     return paste(np.stack(filled), masked, boxes)

@@ -20,7 +20,6 @@ SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
 FIRST = 32  # pixels a side after the first layer, whatever the network sees
 WIDTHS = (1, 2, 4, 8)  # filters at 32, 16, 8 and 4 pixels a side, in multiples of the first
 NORMALISATION = "grey level / 127.5 - 1, holes filled harmonically; 1 where missing"
-IMAGES_AT_ONCE = 8  # whose full resolution is solved together, so that it stays in the processor's cache
 
 
 def build(filters: int = 32, blocks: int = 1, resolution: int = 64, dtype: str = "float32") -> Model:
@@ -108,9 +107,7 @@ def shrink(photographs: np.ndarray, side: int) -> np.ndarray:
 
 def fill(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were."""
-    parts = [slice(start, start + IMAGES_AT_ONCE) for start in range(0, len(masked), IMAGES_AT_ONCE)]
-    smooth = np.concatenate([harmonic.solve(masked[part].astype(np.float32), hole(boxes[part])) for part in parts])
-    filled = smooth + 127.5 * predict(model, masked, boxes)
+    filled = harmonic.smooth(masked, boxes) + 127.5 * predict(model, masked, boxes)
     return paste(np.clip(np.round(filled), 0, 255).astype(np.uint8), masked, boxes)
 
 

@@ -73,7 +73,7 @@ def test_a_constant_residual_is_added_inside_the_holes():
 
 
 def test_known_pixels_stay_byte_for_byte(model):
-    masked, boxes = photographs(residual.IMAGES_AT_ONCE + 1), some_boxes(residual.IMAGES_AT_ONCE + 1)
+    masked, boxes = photographs(harmonic.IMAGES_AT_ONCE + 1), some_boxes(harmonic.IMAGES_AT_ONCE + 1)
     before = masked.copy()
     filled, missing = residual.fill(model, masked, boxes), hole(boxes)
     assert filled.shape == masked.shape and filled.dtype == np.uint8
