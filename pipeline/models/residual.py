@@ -7,6 +7,8 @@ fill of the full photograph. No normalisation layers; the last layer starts at z
 fill. Plain Keras 3: nothing here knows the backend. Inside the network photographs are float32 in [-1, 1].
 """
 
+from typing import Any
+
 import cv2
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ from pipeline.fills import harmonic
 SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
 FIRST = 32  # pixels a side after the first layer, whatever the network sees
 WIDTHS = (1, 2, 4, 8)  # filters at 32, 16, 8 and 4 pixels a side, in multiples of the first
+SHIFTS = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))  # down and right, in the network's pixels
 NORMALISATION = "grey level / 127.5 - 1, holes filled harmonically; 1 where missing"
 
 
@@ -112,11 +115,26 @@ def fill(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The residual at full size, float32 [n, 256, 256, 3]: the mean of those of the images and their mirror images."""
+    """The residual at full size, float32 [n, 256, 256, 3]: the mean over small shifts and mirror images of the input.
+
+    The network's strides make its error depend on where the grid lies; shifted, it errs otherwise.
+    """
     side = model.input_shape[1]
     cell = SIZE // side
     missing = hole(boxes).reshape(-1, side, cell, side, cell).any(axis=(2, 4))
     given = network_input(shrink(masked, side), missing)
-    straight, mirrored = (ops.convert_to_numpy(model(x, training=False)) for x in (given, given[:, :, ::-1]))
-    residual = (straight + mirrored[:, :, ::-1]) / 2 * missing[..., None]
+    residuals = []
+    for down, right in SHIFTS:
+        seen = shift(given, down, right, mode="edge")
+        straight, mirrored = (ops.convert_to_numpy(model(x, training=False)) for x in (seen, seen[:, :, ::-1]))
+        residuals.append(shift((straight + mirrored[:, :, ::-1]) / 2, -down, -right, constant_values=np.nan))
+    residual = np.nanmean(residuals, axis=0) * missing[..., None]
     return np.stack([cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for one in residual])
+
+
+def shift(images: np.ndarray, down: int, right: int, **padding: Any) -> np.ndarray:
+    """Images [n, h, w, c] moved by so many pixels; `padding` says, in np.pad's words, what comes in at the edge."""
+    reach = max(abs(down), abs(right))
+    height, width = images.shape[1:3]
+    wide = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), **padding)
+    return wide[:, reach - down : reach - down + height, reach - right : reach - right + width]

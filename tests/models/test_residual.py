@@ -151,3 +151,22 @@ def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
     losses = network.fit(given, target, batch_size=4, epochs=60, verbose=0).history["loss"]
     assert losses[0] == pytest.approx(np.average((wanted**2).mean(-1), weights=weights), rel=1e-4)
     assert losses[-1] < losses[0] / 3
+
+
+@pytest.mark.parametrize("down, right", residual.SHIFTS)
+def test_what_is_shifted_and_shifted_back_is_as_it_was_where_it_was_seen(down, right):
+    images = np.random.default_rng(5).random((2, 8, 8, 3), np.float32)
+    moved = residual.shift(images, down, right, mode="edge")
+    np.testing.assert_array_equal(moved[:, 4, 4], images[:, 4 - down, 4 - right])
+    back = residual.shift(moved, -down, -right, constant_values=np.nan)
+    seen = ~np.isnan(back)
+    assert seen.mean() == (8 - abs(down) - abs(right)) / 8
+    np.testing.assert_array_equal(back[seen], images[seen])
+
+
+def test_the_same_residual_everywhere_stays_that_up_to_the_edge(model):
+    kept = model.get_weights()
+    model.set_weights([*kept[:-2], np.zeros_like(kept[-2]), np.full_like(kept[-1], 0.25)])
+    found = residual.predict(model, photographs(1), np.zeros((1, 2, 2), int))  # boxes in a corner
+    model.set_weights(kept)
+    np.testing.assert_allclose(found[0, :70, :70], 0.25, rtol=1e-6)
