@@ -123,12 +123,13 @@ def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     cell = SIZE // side
     missing = hole(boxes).reshape(-1, side, cell, side, cell).any(axis=(2, 4))
     given = network_input(shrink(masked, side), missing)
-    residuals = []
-    for down, right in SHIFTS:
-        seen = shift(given, down, right, mode="edge")
-        straight, mirrored = (ops.convert_to_numpy(model(x, training=False)) for x in (seen, seen[:, :, ::-1]))
-        residuals.append(shift((straight + mirrored[:, :, ::-1]) / 2, -down, -right, constant_values=np.nan))
-    residual = np.nanmean(residuals, axis=0) * missing[..., None]
+    seen = np.concatenate([shift(given, down, right, mode="edge") for down, right in SHIFTS])
+    both = np.concatenate([seen, seen[:, :, ::-1]])  # all in one call: a call by itself costs more than 8 images
+    straight, mirrored = np.split(ops.convert_to_numpy(model(both, training=False)), 2)
+    means = np.split((straight + mirrored[:, :, ::-1]) / 2, len(SHIFTS))
+    shifted = zip(means, SHIFTS, strict=True)
+    back = [shift(mean, -down, -right, constant_values=np.nan) for mean, (down, right) in shifted]
+    residual = np.nanmean(back, axis=0) * missing[..., None]
     return np.stack([cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for one in residual])
 
 
