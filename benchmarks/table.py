@@ -21,6 +21,7 @@ from skimage.restoration import inpaint_biharmonic
 
 from pipeline import paths
 from pipeline.competition.boxes import hole, paste
+from pipeline.competition.images import to_uint8
 from pipeline.competition.index import read_index, read_pairs, split_validation
 from pipeline.evaluate import SIMPLE_FILLS, encode, score
 from pipeline.fills import telea, twin
@@ -44,7 +45,7 @@ def biharmonic(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """scikit-image's: the bilaplacian is zero in the holes."""
     pairs = zip(masked, hole(boxes), strict=True)
     filled = [255 * inpaint_biharmonic(image, missing, channel_axis=-1) for image, missing in pairs]
-    return paste(np.clip(np.round(filled), 0, 255).astype(np.uint8), masked, boxes)
+    return paste(to_uint8(np.stack(filled)), masked, boxes)
 
 
 def run(*command: str) -> None:

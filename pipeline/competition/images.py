@@ -19,6 +19,11 @@ JPEG_QUALITY = 95  # OpenCV's default, and what the competition's own files were
 Image.MAX_IMAGE_PIXELS = None  # decode_image checks the size before it reads a pixel
 
 
+def to_uint8(levels: np.ndarray) -> np.ndarray:
+    """Grey levels of any float type as uint8: rounded, halves to even, and what is out of range put at 0 or 255."""
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
+
+
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """An encoded photograph as uint8 [256, 256, 3] RGB. Raises BadInput calling it `name`.
 

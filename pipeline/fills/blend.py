@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pipeline.competition.images import to_uint8
+
 
 def fit(fills: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The weights, float64 [k] with sum 1, whose mean of the fills [k, ...] is nearest to the truth [...].
@@ -19,7 +21,7 @@ def fit(fills: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def blend(fills: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The weighted mean of uint8 fills [k, ...] as uint8 [...]; a fill whose weight is 1 comes back as it is."""
     total = np.tensordot(np.asarray(weights, np.float64), fills, axes=1)
-    return np.clip(np.round(total), 0, 255).astype(np.uint8)
+    return to_uint8(total)
 
 
 def cross_fitted(fills: np.ndarray, truth: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ missing where all four below it are, Jacobi sweeps with Chebyshev's weights, a b
 import numpy as np
 
 from pipeline.competition.boxes import hole, paste
+from pipeline.competition.images import to_uint8
 
 CYCLES = 2  # of V-cycles on each level; the error inside 75 x 75 pixels is then below half a grey level
 # One over the roots of Chebyshev's polynomial of the third degree on [1/2, 2], the rough half of the spectrum.
@@ -18,7 +19,7 @@ IMAGES_AT_ONCE = 8  # at full resolution, so that they stay in the processor's c
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
-    return paste(np.clip(np.round(smooth(masked, boxes)), 0, 255).astype(np.uint8), masked, boxes)
+    return paste(to_uint8(smooth(masked, boxes)), masked, boxes)
 
 
 def smooth(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:

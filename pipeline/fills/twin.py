@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.base.progress import progress
 from pipeline.competition.boxes import hole
-from pipeline.competition.images import SIZE, read_image
+from pipeline.competition.images import SIZE, read_image, to_uint8
 from pipeline.competition.index import whole_path
 from pipeline.competition.twins import thumbnail
 
@@ -221,4 +221,4 @@ def match_colours(image: np.ndarray, wanted: np.ndarray, common: np.ndarray) -> 
         gain = np.cov(x, y, bias=True)[0, 1] / max(x.var(), 1.0)
         matched[..., channel] = gain * (image[..., channel] - x.mean()) + y.mean()
     error = float(np.sqrt(np.mean(np.square(matched[common] - wanted[common]))))
-    return np.clip(np.round(matched), 0, 255).astype(np.uint8), error
+    return to_uint8(matched), error

@@ -11,7 +11,7 @@ import numpy as np
 from keras import KerasTensor, Model, layers, ops
 
 from pipeline.competition.boxes import hole, paste
-from pipeline.competition.images import SIZE
+from pipeline.competition.images import SIZE, to_uint8
 
 SHAPE = ("filters", "mask_channel")  # the settings that `build` takes
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the generator's layers on the way down, in multiples of the first
@@ -130,5 +130,4 @@ def fill(generator: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     if generator.input_shape[-1] == 4:
         given = np.concatenate([given, hole(boxes)[..., None]], axis=-1, dtype=np.float32)
     filled = ops.convert_to_numpy(generator(given, training=False))
-    levels = np.clip(np.round((filled + 1) * 127.5), 0, 255).astype(np.uint8)
-    return paste(levels, masked, boxes)
+    return paste(to_uint8((filled + 1) * 127.5), masked, boxes)

@@ -15,7 +15,7 @@ import numpy as np
 from keras import KerasTensor, Model, layers, ops
 
 from pipeline.competition.boxes import BOX, LAST, hole, paste
-from pipeline.competition.images import SIZE
+from pipeline.competition.images import SIZE, to_uint8
 from pipeline.fills import harmonic
 
 SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
@@ -111,7 +111,7 @@ def shrink(photographs: np.ndarray, side: int) -> np.ndarray:
 def fill(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were."""
     filled = harmonic.smooth(masked, boxes) + 127.5 * predict(model, masked, boxes)
-    return paste(np.clip(np.round(filled), 0, 255).astype(np.uint8), masked, boxes)
+    return paste(to_uint8(filled), masked, boxes)
 
 
 def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:

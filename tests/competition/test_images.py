@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.base.errors import BadInput
-from pipeline.competition.images import SIZE, SUFFIXES, decode_image, encode_image, read_image, read_images
+from pipeline.competition.images import SIZE, SUFFIXES, decode_image, encode_image, read_image, read_images, to_uint8
 
 
 def photograph(size=SIZE, seed=0):
@@ -206,3 +206,8 @@ def test_broken_bytes_raise_nothing_but_bad_input(suffix):
         except BadInput:
             refused += 1
     assert refused > 50
+
+
+def test_grey_levels_are_rounded_and_kept_in_range():
+    found = to_uint8(np.array([-3.0, -0.4, 0.5, 1.5, 127.6, 255.4, 300.0], np.float32))
+    assert found.dtype == np.uint8 and found.tolist() == [0, 0, 0, 2, 128, 255, 255]
