@@ -6,7 +6,7 @@ READY = .venv/.ready
 # The stages' `python` and `dvc` are those of .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: submission recipe test test-all lint benchmark clean
+.PHONY: submission recipe diffusion test test-all lint benchmark clean
 
 submission: $(READY)  ## run every stage that is not up to date; the result is submissions/submission.csv
 	dvc repro
@@ -16,10 +16,13 @@ recipe: $(READY)  ## set params.yaml to RECIPE (and ARCHIVE, a zip or folder), t
 	dvc repro
 
 test: $(READY)
-	python -m pytest -m "not slow"
+	python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY)  ## with the long sweeps
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
+
+diffusion: $(READY)  ## what the system diffusion needs beside, PyTorch among it
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-diffusion.txt -c constraints.txt
 
 lint: $(READY)
 	ruff check .
