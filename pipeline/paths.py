@@ -19,4 +19,7 @@ METRICS = Path("metrics.json")
 CURVES = Path("reports/curves")  # a folder for each system
 SHEET = Path("reports/sheet.png")
 PAGE = Path("reports/index.html")
+COMPARISON = Path("reports/comparison.md")  # in git: a command makes it and the picture
+COMPARISON_SHEET = Path("reports/comparison.png")
 WORK = Path(".work")  # downloads and checkpoints: neither git's nor DVC's
+TIMES = Path(".work/times")  # how long the models trained here took

@@ -39,7 +39,8 @@ def main() -> None:
     truth = cut(read_images(whole_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes[held])
 
     size = settings.batch_size
-    alone = np.stack([cut(in_batches(fill, masked, boxes, size, name), boxes) for name, fill in fills.items()])
+    classes = images["class"].to_numpy()
+    alone = np.stack([cut(in_batches(fill, masked, boxes, size, name, classes), boxes) for name, fill in fills.items()])
     blended, weights = blend_systems(alone, held, truth, pairs["group"].to_numpy(), systems, settings.blend)
     filled = put(blended, masked, boxes)
     covered, found = np.zeros(masked.shape[:3], bool), np.full(len(images), -1)

@@ -19,13 +19,16 @@ from pipeline.competition.metric import rmse
 from pipeline.fills.batched import in_batches
 from pipeline.params import System, load_params
 from pipeline.training import loop
-from pipeline.training.card import code_version, fingerprint, library_versions, write_card
+from pipeline.training.card import code_version, fingerprint, library_versions, read_card, write_card
 from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
+from pipeline.training.devices import agree, check_batch, describe, is_chief, use_devices, wait_for_all
 from pipeline.training.memory import keep_freed_memory
 from pipeline.training.precision import usable_precision
 from pipeline.training.shards import REMEDY
+from pipeline.training.times import note_seconds
 
 FILLED_AT_ONCE = 8  # validation images
+GOES_ON = "worker 0 has the last checkpoint, from which all go on"
 
 
 def main() -> None:
@@ -34,6 +37,8 @@ def main() -> None:
     params = load_params()
     common, own = params.train, getattr(params, name)
     tf.config.threading.set_intra_op_parallelism_threads(common.threads)
+    strategy = use_devices(common.strategy)
+    check_batch(strategy, name, own.batch_size)
     precision = usable_precision(common.precision)
     system = import_module(f"pipeline.systems.{name}")  # by name, so that one system's code is no other's dependency
 
@@ -42,35 +47,50 @@ def main() -> None:
     keep = (index["split"] == "train").to_numpy() & ~held
     pairs = index[held]
     masked, truth, boxes = read_pairs(paths.RAW, pairs)
+    with strategy.scope():
+        training = system.begin(own, precision, common.seed)
+        step = system.make_step(training, own)
     settings = own.model_dump() | {"precision": precision, "threads": common.threads, "seed": common.seed}
-    facts = settings | {"system": name, "code": code_version(), "libraries": library_versions()}
+    devices = training.devices or describe(strategy)
+    facts = settings | {"system": name, "devices": devices, "code": code_version(), "libraries": library_versions()}
     images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, whole_path)]
-    work = paths.WORK / "checkpoints" / fingerprint([paths.INDEX, *system.sources(index[keep]), *images], facts)[:16]
+    files = [paths.INDEX, *system.sources(own, index[keep]), *images]
+    work = paths.WORK / "checkpoints" / fingerprint(files, facts)[:16]
 
-    training = system.begin(own, precision, common.seed)
-    if kept := load_checkpoint(work):
+    chief = is_chief(strategy)
+    if chief and (kept := load_checkpoint(work)):
         loop.restore(training, *kept)
         say(f"train: going on from step {training.step}, kept in {work}")
-    batches, prepare = system.batches(own, index, keep, common.seed, training.step)
+    agree(strategy, training)
+    batches = strategy.distribute_datasets_from_function(
+        partial(system.batches, own, index, keep, common.seed, training.step)
+    )
     say(f"train: {name}, {keep.sum()} pairs, {len(pairs)} for validation, {training.model.count_params():,} parameters")
+    say(f"train: on {devices}, in {precision}")
 
     def validate() -> float:
-        prepare(training.model)
-        fill = partial(system.MODEL.fill, training.model)
-        filled = in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs")
+        system.prepare(training.model, own, index, keep, common.seed)
+        fill, classes = partial(system.MODEL.fill, training.model), pairs["class"].to_numpy()
+        filled = in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs", classes)
         return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
 
     def checkpoint(now: loop.Training) -> None:
-        save_checkpoint(work, now.step, *loop.dump(now))
+        if chief:
+            save_checkpoint(work, now.step, *loop.dump(now))
 
     try:
         with stop_signals() as stopped:
-            step = system.make_step(training, own)
-            loop.train(training, own, step, batches, validate, checkpoint, stopped)
+            loop.train(training, own, step, batches, validate if chief else None, checkpoint, stopped)
+        if chief:
+            write_outputs(name, training, settings, devices, system.MODEL.NORMALISATION, pairs)
+            remove(work)
+        wait_for_all(strategy)
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
         raise BadInput(f"a shard in {paths.AUGMENTED} changed while it was read ({error.message}); {REMEDY}") from None
-    write_outputs(name, training, settings, system.MODEL.NORMALISATION, pairs)
-    remove(work)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if not strategy.cluster_resolver:
+            raise
+        raise BadInput(f"a worker is gone ({error.message}); start all of them again: {GOES_ON}") from None
 
 
 def system_named() -> str:
@@ -80,7 +100,9 @@ def system_named() -> str:
     return parser.parse_args().system
 
 
-def write_outputs(name: str, training: loop.Training, settings: dict, normalisation: str, held: pd.DataFrame) -> None:
+def write_outputs(
+    name: str, training: loop.Training, settings: dict, devices: str, normalisation: str, held: pd.DataFrame
+) -> None:
     """The weights and the card of a system into data/model, its curves into reports/curves."""
     with replacing(paths.MODELS / name) as folder, replacing(paths.CURVES / name) as curves:
         folder.mkdir()
@@ -91,12 +113,15 @@ def write_outputs(name: str, training: loop.Training, settings: dict, normalisat
         write_card(
             folder,
             model=name,
+            parameters=training.model.count_params(),
+            devices=devices,
             settings=settings,
             normalisation=normalisation,
             best=min(training.validation, key=lambda row: row["rmse"]),
             last=training.validation[-1],
             validation=held.index.tolist(),
         )
+        note_seconds(paths.TIMES, read_card(folder), training.seconds)
         pd.DataFrame(training.losses).to_csv(curves / "losses.csv", index=False)
         pd.DataFrame(training.validation).to_csv(curves / "validation.csv", index=False)
 

@@ -108,7 +108,7 @@ def shrink(photographs: np.ndarray, side: int) -> np.ndarray:
     return cells.mean(axis=(2, 4), dtype=np.float32)
 
 
-def fill(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def fill(model: Model, masked: np.ndarray, boxes: np.ndarray, _: np.ndarray | None = None) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were."""
     filled = harmonic.smooth(masked, boxes) + 127.5 * predict(model, masked, boxes)
     return paste(to_uint8(filled), masked, boxes)

@@ -16,6 +16,8 @@ from pipeline.competition.index import whole_path
 from pipeline.models import residual
 from pipeline.params import Residual
 from pipeline.training.adam import FusedAdam
+from pipeline.training.batches import ALL, part_here
+from pipeline.training.devices import on_all_replicas, part_of_all, update
 from pipeline.training.loop import Training, snapshot
 
 MODEL = residual
@@ -48,58 +50,73 @@ def make_step(training: Training, settings: Residual) -> Callable[..., dict[str,
     network, average = training.networks["network"], training.networks["average"]
     optimizer = training.optimizers["optimizer"]
 
-    @tf.function
     def step(given: tf.Tensor, wanted: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = residual.loss(wanted, network(given, training=True), weights)
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+            loss = part_of_all(weights) * residual.loss(wanted, network(given, training=True), weights)
+        update(tape, loss, network, optimizer)
+        return {"loss": loss}
+
+    def average_weights() -> None:
         count = tf.cast(optimizer.iterations.value, tf.float32)
         # Shorter at first, or the initial weights would weigh for long.
         share = 1 - tf.minimum(settings.average, (1 + count) / (10 + count))
         for mean, weight in zip(average.trainable_variables, network.trainable_variables, strict=True):
             mean.assign(mean + share * (weight - mean))
-        return {"loss": loss}
 
-    return step
+    return on_all_replicas(step, then=average_weights)
 
 
-def draw_batches(small: np.ndarray, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
+def draw_batches(
+    small: np.ndarray, batch_size: int, seed: int, start: int = 0, parts: tf.distribute.InputContext = ALL
+) -> tf.data.Dataset:
     """Endless batches (given, wanted, weights) from step `start` on, as residual.examples and draw_weights make them.
 
-    small, uint8 [n, h, h, 3], are whole photographs. What a step sees is a function of the seed and its number.
+    small, uint8 [n, h, h, 3], are whole photographs. What a step sees is a function of the seed and its number. On
+    several devices these are the parts of the devices here, one after the other, as training_batches gives them.
     """
-    side = small.shape[1]
-    shapes = [(batch_size, side, side, 4), (batch_size, side, side, 3), (batch_size, side, side)]
+    side, here = small.shape[1], part_here(batch_size, parts)
+    share = batch_size // parts.num_replicas_in_sync
+    shapes = [(None, share, side, side, *channels) for channels in ((4,), (3,), ())]
 
-    def draw(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(step: np.ndarray) -> list[np.ndarray]:
         rng = np.random.default_rng((seed, int(step)))
         photographs = small[rng.integers(len(small), size=batch_size)]
         mirrored = rng.random((batch_size, 1, 1, 1)) < 0.5
         photographs = np.where(mirrored, photographs[:, :, ::-1], photographs)
         weights = residual.draw_weights(rng, batch_size, side)
-        return *residual.examples(photographs, weights), weights
+        weights = weights[here]
+        drawn = (*residual.examples(photographs[here], weights), weights)
+        return [part.reshape(-1, share, *part.shape[1:]) for part in drawn]
 
-    def batch(step: tf.Tensor) -> list[tf.Tensor]:
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         drawn = tf.numpy_function(draw, [step], [tf.float32] * 3)
         return tuple(tf.ensure_shape(part, shape) for part, shape in zip(drawn, shapes, strict=True))
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(PREFETCHED)
+    return steps.map(batch, num_parallel_calls=2, deterministic=True).unbatch().prefetch(PREFETCHED)
 
 
-def sources(trained: pd.DataFrame) -> list[Path]:
+def sources(_: Residual, trained: pd.DataFrame) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the photographs themselves."""
     return [whole_path(paths.RAW, row) for row in trained.to_dict("records")]
 
 
 def batches(
-    settings: Residual, index: pd.DataFrame, keep: np.ndarray, seed: int, start: int
-) -> tuple[tf.data.Dataset, Callable[[keras.Model], None]]:
-    """The training's batches from step `start` on; nothing is to be done to the average before it is measured."""
-    whole = sources(index[keep])
+    settings: Residual,
+    index: pd.DataFrame,
+    keep: np.ndarray,
+    seed: int,
+    start: int,
+    parts: tf.distribute.InputContext = ALL,
+) -> tf.data.Dataset:
+    """The training's batches from step `start` on."""
+    whole = sources(settings, index[keep])
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: residual.shrink(read_image(path)[None], settings.resolution)[0], whole)
         small = np.stack(list(progress(read, "read photographs", len(whole))))
     levels = np.round(small).astype(np.uint8)
-    return draw_batches(levels, settings.batch_size, seed, start), lambda model: None
+    return draw_batches(levels, settings.batch_size, seed, start, parts)
+
+
+def prepare(*_: object) -> None:
+    """Nothing is to be done to the average before it is measured."""

@@ -1,15 +1,40 @@
 """From shards to batches: each epoch's order and each image's crop are functions of the seed and the position alone,
 so that training can begin at any step and see what it would have seen."""
 
+from typing import Protocol
+
 import numpy as np
 import tensorflow as tf
 
-from pipeline.competition.boxes import BOX, LAST
+from pipeline import paths
+from pipeline.competition.boxes import BOX, LAST, TURNS
 from pipeline.competition.images import SIZE
-from pipeline.training.shards import parse
+from pipeline.training.shards import list_shards, parse
 
 WINDOWS = 2**24  # more than an epoch has windows of `buffer` images, each shuffled by itself
+ALL = tf.distribute.InputContext()  # one device, which takes whole batches
 JITTER = 286  # pixels; each image is enlarged to this and cropped back, as in the pix2pix paper, section 6.2
+
+
+class FromShards(Protocol):
+    """What a system's settings say of how it reads the shards."""
+
+    batch_size: int
+    shuffle_buffer: int
+
+
+def shard_batches(
+    settings: FromShards,
+    keep: np.ndarray,
+    seed: int,
+    start: int,
+    parts: tf.distribute.InputContext,
+    random_holes: bool = False,
+) -> tf.data.Dataset:
+    """training_batches of what augment made. Raises BadInput where a shard is missing or damaged."""
+    shards, records = list_shards(paths.AUGMENTED), int(keep.sum()) * len(TURNS)
+    size, buffer = settings.batch_size, settings.shuffle_buffer
+    return training_batches(shards, keep, records, size, buffer, seed, start, random_holes, parts)
 
 
 def training_batches(
@@ -21,16 +46,19 @@ def training_batches(
     seed: int,
     start: int = 0,
     random_holes: bool = False,
+    parts: tf.distribute.InputContext = ALL,
 ) -> tf.data.Dataset:
     """Endless batches (masked, whole, missing) from step `start` on: images float32 [batch_size, 256, 256, 3] in
     [-1, 1], and float32 [batch_size, 256, 256, 1], 1 where a pixel is missing, else 0.
 
     keep, bool [rows of the index], says which pairs are trained on; `records` is how many records that leaves. The
-    holes are those of the pair, or drawn anew each time.
+    holes are those of the pair, or drawn anew each time. On several devices a batch is cut into as many equal parts,
+    and these are the parts of the devices here, one after the other.
     Raises tf.errors.DataLossError on a shard with damaged bytes.
     """
     keep = tf.constant(keep)
     first, skip = divmod(start * batch_size, records)
+    here = range(batch_size)[part_here(batch_size, parts)]
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         def shuffled(records: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
@@ -50,13 +78,20 @@ def training_batches(
         .flat_map(epoch)
         .skip(skip)  # before decoding: what is skipped costs only its reading
         .enumerate(start * batch_size)
+        .filter(lambda position, _: position % batch_size >= here.start and position % batch_size < here.stop)
         .map(
             lambda position, record: example(position, parse(record), seed, random_holes),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        .batch(batch_size, drop_remainder=True)
+        .batch(batch_size // parts.num_replicas_in_sync, drop_remainder=True)
         .prefetch(2)
     )
+
+
+def part_here(batch_size: int, parts: tf.distribute.InputContext) -> slice:
+    """Which of a batch's examples the devices of this worker take."""
+    count = batch_size // parts.num_input_pipelines
+    return slice(parts.input_pipeline_id * count, (parts.input_pipeline_id + 1) * count)
 
 
 def example(

@@ -12,8 +12,9 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 
 CARD = "card.json"
-NEEDED = {"model", "settings", "normalisation", "weights"}
+NEEDED = {"model", "settings", "normalisation", "weights", "parameters", "devices", "validation"}
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
+EXTRA = ("torch", "diffusers", "transformers", "peft")  # where they are used
 
 
 def write_card(folder: Path, **facts: Any) -> None:
@@ -40,8 +41,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that a model's numbers depend on."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """The installed versions of the libraries that a model's numbers depend on; of an extra, where it is loaded."""
+    used = [*LIBRARIES, *(name for name in EXTRA if name in sys.modules)]
+    return {name: importlib.metadata.version(name) for name in used}
 
 
 def code_version() -> str:

@@ -6,16 +6,28 @@ import tensorflow as tf
 
 from pipeline.base.progress import say
 
+BFLOAT16 = (8, 0)  # compute capability of the first GPUs that know it
+
 
 def usable_precision(wanted: str) -> str:
-    """`wanted`, or float32, with a word about it, where bfloat16 has neither a GPU nor AVX-512.
-
-    TensorFlow's CPU kernels abort the process there: a convolution in bfloat16 has no implementation below AVX-512.
-    """
-    if wanted == "float32" or tf.config.list_physical_devices("GPU") or "avx512" in cpu_flags():
+    """`wanted`, or float32, with a word about it, where this machine cannot compute in bfloat16."""
+    gpus = tf.config.list_physical_devices("GPU")
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
+    if can_compute(wanted, capabilities, cpu_flags()):
         return wanted
     say(f"train.precision: this processor cannot compute in {wanted}; it is done in float32, which is slower")
     return "float32"
+
+
+def can_compute(wanted: str, capabilities: list[tuple[int, int]], flags: str) -> bool:
+    """Whether GPUs with these compute capabilities, or a CPU with these flags where there are none, can compute so.
+
+    TensorFlow's CPU kernels abort the process where they cannot: a convolution in bfloat16 has no implementation below
+    AVX-512.
+    """
+    if wanted == "float32":
+        return True
+    return min(capabilities) >= BFLOAT16 if capabilities else "avx512" in flags
 
 
 def cpu_flags() -> str:

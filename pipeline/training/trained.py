@@ -8,15 +8,23 @@ import tensorflow as tf
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.fills.batched import Fill
-from pipeline.models import pix2pix, residual
+from pipeline.models import cyclegan, diffusion, pix2pix, residual, vanilla_gan
 from pipeline.training.card import read_card
+from pipeline.training.memory import grow_gpu_memory
 from pipeline.training.precision import usable_precision
 
-MODELS = {"pix2pix": pix2pix, "residual": residual}
+MODELS = {
+    "pix2pix": pix2pix,
+    "residual": residual,
+    "vanilla_gan": vanilla_gan,
+    "cyclegan": cyclegan,
+    "diffusion": diffusion,
+}
 
 
 def load_fill(folder: Path, weights: str) -> Fill:
-    """The function (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled uint8 of the model in `folder`.
+    """The function (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2], classes str [n]) -> filled uint8 of the model in
+    `folder`.
 
     weights is "best" or "last". Network and number of threads are those on the model's card, and so is the precision
     where this machine has it. Raises BadInput where the card or the weights are missing, damaged or of another
@@ -26,6 +34,7 @@ def load_fill(folder: Path, weights: str) -> Fill:
     model, settings = MODELS[card["model"]], card["settings"]
     if card["normalisation"] != model.NORMALISATION:
         raise BadInput(f"{folder} was trained on {card['normalisation']!r}, this code gives {model.NORMALISATION!r}")
+    grow_gpu_memory()
     tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
     network = model.build(*(settings[name] for name in model.SHAPE), usable_precision(settings["precision"]))
     path = folder / f"{weights}.weights.h5"

@@ -19,6 +19,9 @@ FACTS = {
     "model": "pix2pix",
     "settings": {"steps": 3, "threads": 2},
     "best": {"step": 3, "rmse": 0.25},
+    "parameters": 54_425_859,
+    "devices": "1 x CPU",
+    "validation": [1, 5],
 }
 
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 from pipeline.base.errors import BadInput
 from pipeline.competition.boxes import LAST, hole
 from pipeline.competition.images import SIZE
-from pipeline.models import pix2pix, residual
+from pipeline.models import cyclegan, pix2pix, residual, vanilla_gan
 from pipeline.training.card import CARD, read_card, write_card
 from pipeline.training.trained import load_fill
 
 FILTERS, THREADS = 2, 2
+UNUSED = {"parameters": 0, "devices": "1 x CPU", "validation": []}  # of a card, by what fills
 # Only settable before TensorFlow is first used, so here, while tests are collected.
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 
@@ -47,6 +48,7 @@ def model(tmp_path):
         model="pix2pix",
         settings={"filters": FILTERS, "mask_channel": False, "precision": "float32", "threads": THREADS},
         normalisation=pix2pix.NORMALISATION,
+        **UNUSED,
     )
     return tmp_path, generators
 
@@ -68,6 +70,9 @@ def test_a_loaded_model_fills_as_it_did_before_it_was_saved(model, weights):
 
 
 SHAPES = [
+    (vanilla_gan, {"filters": 1}),
+    (cyclegan, {"generator": "resnet", "filters": 1}),
+    (cyclegan, {"generator": "unet", "filters": 1}),
     (pix2pix, {"filters": 1, "mask_channel": True}),
     (residual, {"filters": 3, "blocks": 2, "resolution": 64}),
     (residual, {"filters": 2, "blocks": 1, "resolution": 128}),
@@ -83,7 +88,7 @@ def test_every_system_is_loaded_in_the_shape_it_was_trained_in(tmp_path, kind, s
     network.save_weights(tmp_path / "last.weights.h5")
     settings = shape | {"precision": "float32", "threads": THREADS, "steps": 3}
     name = kind.__name__.rpartition(".")[2]
-    write_card(tmp_path, model=name, settings=settings, normalisation=kind.NORMALISATION)
+    write_card(tmp_path, model=name, settings=settings, normalisation=kind.NORMALISATION, **UNUSED)
     images, boxes = pictures(2)
     found = load_fill(tmp_path, "last")(images, boxes)
     assert (found == kind.fill(network, images, boxes)).all() and found[hole(boxes)].std() > 5
