@@ -1,24 +1,21 @@
 """How pix2pix is trained: generator and discriminator in turn, on the shards' 35,000 images."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from pipeline import paths
-from pipeline.competition.boxes import TURNS
-from pipeline.models import pix2pix
+from pipeline.models import pix2pix, unet
 from pipeline.params import Pix2pix
-from pipeline.training.adam import FusedAdam
-from pipeline.training.batches import training_batches
-from pipeline.training.loop import Training, snapshot
-from pipeline.training.shards import CHECKSUMS, list_shards
+from pipeline.training import adversarial
+from pipeline.training.batches import ALL, shard_batches
+from pipeline.training.devices import on_all_replicas, part_of_all, update
+from pipeline.training.loop import Training
 
 MODEL = pix2pix
-CALIBRATED_ON = 64  # training images
+sources = adversarial.sources
 
 
 def begin(settings: Pix2pix, precision: str, seed: int) -> Training:
@@ -28,11 +25,7 @@ def begin(settings: Pix2pix, precision: str, seed: int) -> Training:
         "generator": pix2pix.build(settings.filters, settings.mask_channel, precision),
         "discriminator": pix2pix.build_discriminator(settings.filters, precision),
     }
-    optimizers = {}
-    for name, network in networks.items():
-        optimizers[f"{name}_optimizer"] = FusedAdam(settings.learning_rate, beta_1=settings.beta_1)
-        optimizers[f"{name}_optimizer"].build(network.trainable_variables)
-    return Training(networks["generator"], networks, optimizers, snapshot(networks["generator"]))
+    return adversarial.begin(networks, settings)
 
 
 def make_step(training: Training, settings: Pix2pix) -> Callable[..., dict[str, tf.Tensor]]:
@@ -43,32 +36,24 @@ def make_step(training: Training, settings: Pix2pix) -> Callable[..., dict[str, 
     over the image or over the holes. Where lambda_gan is 0 there is no adversary to train.
     """
     generator, discriminator = training.networks["generator"], training.networks["discriminator"]
-    optimizers, adversarial = training.optimizers, settings.lambda_gan > 0
+    optimizers, has_adversary = training.optimizers, settings.lambda_gan > 0
 
-    def update(tape: tf.GradientTape, loss: tf.Tensor, network: keras.Model, optimizer: keras.Optimizer) -> None:
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-
-    @tf.function
     def step(masked: tf.Tensor, whole: tf.Tensor, missing: tf.Tensor) -> dict[str, tf.Tensor]:
         weights = missing if settings.loss == "holes" else tf.ones_like(missing)
-        losses = {}
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
             filled = generator(given(masked, missing, settings.mask_channel), training=True)
-            losses |= pix2pix.differences(whole, filled, weights)
+            differences = pix2pix.differences(whole, filled, weights)
+            losses = {name: part_of_all(weights) * loss for name, loss in differences.items()}
             total = settings.lambda_l1 * losses["generator_l1"] + settings.lambda_l2 * losses["generator_l2"]
-            if adversarial:
-                real = discriminator([masked, whole], training=True)
-                fake = discriminator([masked, filled], training=True)
-                losses["generator_gan"] = pix2pix.cross_entropy(fake, 1.0)
-                losses["discriminator"] = pix2pix.cross_entropy(real, 1.0) + pix2pix.cross_entropy(fake, 0.0)
+            if has_adversary:
+                losses |= adversarial.losses(discriminator, masked, whole, filled)
                 total += settings.lambda_gan * losses["generator_gan"]
         update(generator_tape, total, generator, optimizers["generator_optimizer"])
-        if adversarial:
+        if has_adversary:
             update(discriminator_tape, losses["discriminator"], discriminator, optimizers["discriminator_optimizer"])
         return losses | {"generator": total}
 
-    return step
+    return on_all_replicas(step)
 
 
 def given(masked: tf.Tensor, missing: tf.Tensor, mask_channel: bool) -> tf.Tensor:
@@ -76,26 +61,19 @@ def given(masked: tf.Tensor, missing: tf.Tensor, mask_channel: bool) -> tf.Tenso
     return tf.concat([masked, missing], axis=-1) if mask_channel else masked
 
 
-def sources(_: pd.DataFrame) -> list[Path]:
-    """The files that a checkpoint depends on beside the index: the shards' checksums stand for the shards."""
-    return [paths.AUGMENTED / CHECKSUMS]
-
-
 def batches(
-    settings: Pix2pix, index: pd.DataFrame, keep: np.ndarray, seed: int, start: int
-) -> tuple[tf.data.Dataset, Callable[[keras.Model], None]]:
-    """The training's batches from step `start` on, and what is to be done to the generator before it is measured."""
-    shards, records = list_shards(paths.AUGMENTED), int(keep.sum()) * len(TURNS)
+    settings: Pix2pix,
+    index: pd.DataFrame,
+    keep: np.ndarray,
+    seed: int,
+    start: int,
+    parts: tf.distribute.InputContext = ALL,
+) -> tf.data.Dataset:
+    """The training's batches from step `start` on."""
+    return shard_batches(settings, keep, seed, start, parts, settings.random_holes)
 
-    def from_step(step: int) -> tf.data.Dataset:
-        return training_batches(
-            shards, keep, records, settings.batch_size, settings.shuffle_buffer, seed, step, settings.random_holes
-        )
 
-    calibration = from_step(0).take(-(-CALIBRATED_ON // settings.batch_size))
-
-    def prepare(generator: keras.Model) -> None:
-        batches = (given(masked, missing, settings.mask_channel) for masked, _, missing in calibration)
-        pix2pix.calibrate(generator, batches)
-
-    return from_step(start), prepare
+def prepare(generator: keras.Model, settings: Pix2pix, index: pd.DataFrame, keep: np.ndarray, seed: int) -> None:
+    """Measure the generator's statistics anew, on the training's first batches."""
+    first = batches(settings, index, keep, seed, 0)
+    unet.calibrate(generator, (given(masked, missing, settings.mask_channel) for masked, _, missing in first))

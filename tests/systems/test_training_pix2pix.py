@@ -14,7 +14,7 @@ import tensorflow as tf
 from pipeline import paths
 from pipeline.competition.boxes import LAST, TURNS
 from pipeline.competition.images import SIZE, encode_image
-from pipeline.models import pix2pix
+from pipeline.models import unet
 from pipeline.params import Pix2pix
 from pipeline.systems import pix2pix as system
 from pipeline.training import loop
@@ -262,15 +262,14 @@ def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(here, ran
     expected = training_batches(
         here, keep=KEEP, records=15, batch_size=2, buffer=6, seed=SEED, start=0, random_holes=random_holes
     )
-    found, _ = system.batches(chosen, pd.DataFrame(), KEEP, SEED, 0)
-    whole = first(found, 20)
+    whole = first(system.batches(chosen, pd.DataFrame(), KEEP, SEED, 0), 20)
     assert same(whole, first(expected, 20))
-    later, _ = system.batches(chosen, pd.DataFrame(), KEEP, SEED, 11)
-    assert same(whole[3 * 11 :], first(later, 9))
+    later = first(system.batches(chosen, pd.DataFrame(), KEEP, SEED, 11), 9)
+    assert same(whole[3 * 11 :], later)
 
 
 @pytest.mark.parametrize("changes", [{}, {"mask_channel": True, "random_holes": True}])
-def test_the_generator_is_calibrated_on_the_first_64_images_whatever_step_the_training_begins_at(here, changes):
+def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(here, changes):
     chosen = settings(batch_size=20, filters=1, **changes)  # 64 images are three batches and a part of one
     drawn = training_batches(here, KEEP, 15, 20, chosen.shuffle_buffer, SEED, 0, chosen.random_holes)
     seen = [
@@ -278,20 +277,17 @@ def test_the_generator_is_calibrated_on_the_first_64_images_whatever_step_the_tr
         for masked, _, missing in islice(drawn.as_numpy_iterator(), 4)
     ]
     expected = begin(chosen).model
-    pix2pix.calibrate(expected, seen)
-    for start in (0, 3):
-        generator = begin(chosen).model
-        _, prepare = system.batches(chosen, pd.DataFrame(), KEEP, SEED, start)
-        for _ in range(1 + (start == 0)):  # it can be done again, as it is at each validation
-            prepare(generator)
-            for found, wanted in zip(values(generator), values(expected), strict=True):
-                np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+    unet.calibrate(expected, seen)
+    generator = begin(chosen).model
+    for _ in range(2):  # it can be done again, as it is at each validation
+        system.prepare(generator, chosen, pd.DataFrame(), KEEP, SEED)
+        for found, wanted in zip(values(generator), values(expected), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
     assert not same(values(generator), values(begin(chosen).model))
 
 
 def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(here):
     chosen = settings(mask_channel=True, batch_size=64, filters=1)
-    _, prepare = system.batches(chosen, pd.DataFrame(), KEEP, SEED, 0)
     found = []
     for weight in (0.0, 1.0):
         generator = begin(chosen).model
@@ -299,12 +295,12 @@ def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(here):
         kernel = first_kernel.numpy()
         kernel[:, :, 3] = weight
         first_kernel.assign(kernel)
-        prepare(generator)
+        system.prepare(generator, chosen, pd.DataFrame(), KEEP, SEED)
         norm = next(layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization))
         found.append(norm.moving_mean.numpy())
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
 def test_a_checkpoint_depends_on_the_shards_checksums(here):
-    (source,) = system.sources(pd.DataFrame())
+    (source,) = system.sources(settings(), pd.DataFrame())
     assert source.exists() and {Path(name).name for name in here} <= set(source.read_text().split('"'))

@@ -1,0 +1,51 @@
+"""How the vanilla GAN is trained: generator and discriminator in turn, on the shards' 35,000 images."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from pipeline.models import unet, vanilla_gan
+from pipeline.params import VanillaGan
+from pipeline.training import adversarial
+from pipeline.training.devices import on_all_replicas, update
+from pipeline.training.loop import Training
+
+MODEL = vanilla_gan
+sources, batches = adversarial.sources, adversarial.batches
+
+
+def begin(settings: VanillaGan, precision: str, seed: int) -> Training:
+    """Both networks with fresh weights, drawn from the seed, and their optimizers."""
+    keras.utils.set_random_seed(seed)
+    networks = {
+        "generator": vanilla_gan.build(settings.filters, precision),
+        "discriminator": vanilla_gan.build_discriminator(settings.filters, precision),
+    }
+    return adversarial.begin(networks, settings)
+
+
+def make_step(training: Training, settings: VanillaGan) -> Callable[..., dict[str, tf.Tensor]]:
+    """One step of both networks on one batch, compiled; it returns the losses, each a scalar.
+
+    generator_gan is the generator's only loss: of the whole image it learns what the discriminator tells it.
+    """
+    generator, discriminator = training.networks["generator"], training.networks["discriminator"]
+    optimizers = training.optimizers
+
+    def step(masked: tf.Tensor, whole: tf.Tensor, _: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+            filled = generator(masked, training=True)
+            losses = adversarial.losses(discriminator, masked, whole, filled)
+        update(generator_tape, losses["generator_gan"], generator, optimizers["generator_optimizer"])
+        update(discriminator_tape, losses["discriminator"], discriminator, optimizers["discriminator_optimizer"])
+        return losses
+
+    return on_all_replicas(step)
+
+
+def prepare(generator: keras.Model, settings: VanillaGan, index: pd.DataFrame, keep: np.ndarray, seed: int) -> None:
+    """Measure the generator's statistics anew, on the training's first batches."""
+    unet.calibrate(generator, (masked for masked, _, _ in batches(settings, index, keep, seed, 0)))
