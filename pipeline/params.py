@@ -17,7 +17,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-System = Literal["pix2pix", "residual"]
+System = Literal["pix2pix", "residual", "vanilla_gan", "cyclegan", "diffusion"]
 
 
 def without_repeats(names: list[str]) -> list[str]:
@@ -60,6 +60,7 @@ class Augment(Section):
 
 
 class Train(Section):
+    strategy: Literal["none", "mirrored", "multi_worker"]
     precision: Literal["float32", "mixed_bfloat16"]
     validation_pairs: Count
     threads: Annotated[int, Field(ge=1, le=256)]
@@ -97,6 +98,37 @@ class Residual(Schedule):
     resolution: Literal[64, 128]
 
 
+class VanillaGan(Schedule):
+    learning_rate: Positive
+    beta_1: Annotated[float, Field(ge=0, lt=1)]
+    shuffle_buffer: Count
+    filters: Annotated[int, Field(ge=1, le=64)]
+
+
+class CycleGan(Schedule):
+    generator: Literal["resnet", "unet"]
+    pretrained: str
+    revision: str
+    learning_rate: Positive
+    beta_1: Annotated[float, Field(ge=0, lt=1)]
+    lambda_cycle: NotNegative
+    lambda_identity: NotNegative
+    shuffle_buffer: Count
+    filters: Annotated[int, Field(ge=1, le=64)]
+
+
+class Diffusion(Schedule):
+    pretrained: Annotated[str, Field(min_length=1)]
+    revision: str
+    tune: Literal["lora", "whole"]
+    rank: Annotated[int, Field(ge=1, le=256)]
+    learning_rate: Positive
+    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=64)]
+    prompt: str
+    inference_steps: Annotated[int, Field(ge=1, le=1000)]
+    samples: Annotated[int, Field(ge=1, le=64)]
+
+
 class Predict(Section):
     weights: Literal["best", "last"]
     batch_size: Count
@@ -121,6 +153,9 @@ class Params(Section):
     train: Train
     pix2pix: Pix2pix
     residual: Residual
+    vanilla_gan: VanillaGan
+    cyclegan: CycleGan
+    diffusion: Diffusion
     predict: Predict
     submission: Submission
     evaluate: Evaluate

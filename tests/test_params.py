@@ -34,6 +34,29 @@ DEFAULTS = {
     "residual.weight_decay": 0.01,
     "residual.filters": 32,
     "residual.blocks": 1,
+    "vanilla_gan.learning_rate": 2e-4,
+    "vanilla_gan.beta_1": 0.5,
+    "vanilla_gan.shuffle_buffer": 1000,
+    "vanilla_gan.filters": 64,
+    "cyclegan.generator": "resnet",
+    "cyclegan.pretrained": "",
+    "cyclegan.revision": "",
+    "cyclegan.learning_rate": 2e-4,
+    "cyclegan.beta_1": 0.5,
+    "cyclegan.lambda_cycle": 10.0,
+    "cyclegan.lambda_identity": 5.0,
+    "cyclegan.shuffle_buffer": 1000,
+    "cyclegan.filters": 64,
+    "diffusion.pretrained": "sd2-community/stable-diffusion-2-inpainting",
+    "diffusion.revision": "",
+    "diffusion.tune": "lora",
+    "diffusion.rank": 8,
+    "diffusion.learning_rate": 1e-4,
+    "diffusion.resolution": 512,
+    "diffusion.prompt": "a photo of a {}",
+    "diffusion.inference_steps": 20,
+    "diffusion.samples": 1,
+    "train.strategy": "none",
     "train.threads": 2,
     "train.seed": 7,
     "predict.weights": "best",
@@ -43,11 +66,12 @@ DEFAULTS = {
     "submission.scale": "minmax",
 }
 SCHEDULE = ["steps", "batch_size", "validate_every", "checkpoint_every"]
-TUNED = [f"{system}.{name}" for system in ("pix2pix", "residual") for name in SCHEDULE]
+SYSTEMS = ["pix2pix", "residual", "vanilla_gan", "cyclegan", "diffusion"]
+TUNED = [f"{system}.{name}" for system in SYSTEMS for name in SCHEDULE]
 TUNED += ["train.validation_pairs", "residual.resolution"]
 TUNED += ["predict.batch_size", "evaluate.samples"]  # counts that a recipe may choose freely
 CHOSEN = ["systems", "train.precision", "residual.average"]  # and what is no count
-SECTIONS = ["fetch", "augment", "train", "pix2pix", "residual", "predict", "submission", "evaluate"]
+SECTIONS = ["fetch", "augment", "train", *SYSTEMS, "predict", "submission", "evaluate"]
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
@@ -163,6 +187,15 @@ def test_merging_goes_section_by_section():
         ("pix2pix.loss", "holes"),
         ("residual.resolution", 128),
         ("residual.average", 0),
+        ("systems", ["vanilla_gan", "cyclegan", "diffusion"]),
+        ("train.strategy", "mirrored"),
+        ("train.strategy", "multi_worker"),
+        ("cyclegan.generator", "unet"),
+        ("cyclegan.pretrained", "keras-io/CycleGAN"),
+        ("cyclegan.lambda_identity", 0),
+        ("diffusion.tune", "whole"),
+        ("diffusion.pretrained", "a/folder"),
+        ("diffusion.resolution", 256),
     ],
 )
 def test_another_value_is_taken(tmp_path, params_file, key, value):
@@ -273,6 +306,14 @@ def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
         ("residual.average", 1),
         ("residual.blocks", 0),
         ("residual.resolution", 96),
+        ("vanilla_gan.beta_1", 1),
+        ("vanilla_gan.filters", 65),
+        ("cyclegan.lambda_cycle", -1),
+        ("cyclegan.steps", 0),
+        ("diffusion.rank", 0),
+        ("diffusion.resolution", 100),
+        ("diffusion.inference_steps", 0),
+        ("diffusion.samples", 0),
         ("train.threads", 0),
         ("train.seed", -1),
         ("train.seed", 2**31),
@@ -285,11 +326,18 @@ def test_a_value_out_of_range_is_named(changed, key, value):
     assert f"{key} is {value!r}: input should be" in changed(key, value)
 
 
+def test_diffusion_needs_a_model_to_start_from(changed):
+    assert "diffusion.pretrained is '': string should have at least 1 character" in changed("diffusion.pretrained", "")
+
+
 @pytest.mark.parametrize(
     ("key", "choice"),
     [
         ("fetch.source", "kaggle"),
         ("train.precision", "mixed_bfloat16"),
+        ("train.strategy", "multi_worker"),
+        ("cyclegan.generator", "unet"),
+        ("diffusion.tune", "whole"),
         ("predict.weights", "last"),
         ("submission.channels", "bgr"),
         ("submission.scale", "unit"),
@@ -303,9 +351,15 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choic
 @pytest.mark.parametrize(
     ("systems", "fault"),
     [
-        (["pix2pix", "residuals"], "systems.1 is 'residuals': input should be 'pix2pix' or 'residual'"),
+        (
+            ["pix2pix", "residuals"],
+            "systems.1 is 'residuals': input should be 'pix2pix', 'residual', 'vanilla_gan', 'cyclegan' or 'diffusion'",
+        ),
         (["residual", "residual"], "systems is ['residual', 'residual']: names a system twice"),
-        (["pix2pix", 1], "systems.1 is 1: input should be 'pix2pix' or 'residual'"),
+        (
+            ["pix2pix", 1],
+            "systems.1 is 1: input should be 'pix2pix', 'residual', 'vanilla_gan', 'cyclegan' or 'diffusion'",
+        ),
         ([], "systems is []: "),
         ({"pix2pix": 1}, "systems is {'pix2pix': 1}: "),
         ("residual", "systems is 'residual': "),

@@ -83,7 +83,7 @@ def test_without_an_archive_the_source_is_the_recipes(home, recipe):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("reports",), "there is no recipe 'reports'; there are best, demo, "),
+        (("reports",), "there is no recipe 'reports'; there are all, best, cyclegan, demo, "),
         (("../recipes/demo",), "there is no recipe '../recipes/demo'"),
         (("",), "there is no recipe ''"),
         (("demo", "--archive", "gone.zip"), "gone.zip: no such archive"),

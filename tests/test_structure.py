@@ -24,8 +24,17 @@ MODULES = {
 }
 DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
 SYSTEMS = get_args(System)
+SHARED = {"pipeline.models.unet"}  # of the models' files: what several systems use
 ITEM = "${item}"  # in dvc.yaml: a system, as train has one stage for each
-NOT_DATA = {"PARAMS", "RECIPES", "LEDGER", "WORK"}  # of the names in paths: what no stage makes
+NOT_DATA = {
+    "PARAMS",
+    "RECIPES",
+    "LEDGER",
+    "WORK",
+    "TIMES",
+    "COMPARISON",
+    "COMPARISON_SHEET",
+}  # of the names in paths: what no stage makes
 
 
 @cache
@@ -93,7 +102,7 @@ def modules_of(stage: str) -> set[str]:
     needed = needed_by(f"pipeline.{stage}")
     if stage == "train":
         needed = needed.union(*(needed_by(f"pipeline.systems.{system}") for system in SYSTEMS))
-        needed = {module for module in needed if part(module) not in ("systems", "models")}
+        needed = {module for module in needed if part(module) not in ("systems", "models") or module in SHARED}
     return needed
 
 
@@ -134,7 +143,7 @@ def test_there_is_one_stage_for_each_script_that_dvc_runs():
 def test_a_system_has_its_settings_its_model_and_its_training_and_needs_no_other_ones(system):
     assert system in Params.model_fields
     needed = needed_by(f"pipeline.systems.{system}")
-    own = {module for module in needed if part(module) in ("systems", "models")}
+    own = {module for module in needed if part(module) in ("systems", "models")} - SHARED
     assert own == {f"pipeline.systems.{system}", f"pipeline.models.{system}"}
 
 
@@ -142,8 +151,9 @@ def test_every_system_can_be_loaded_and_nothing_else():
     statements = tree("pipeline.training.trained").body
     (value,) = [node.value for node in statements if isinstance(node, ast.Assign) and node.targets[0].id == "MODELS"]
     assert [key.value for key in value.keys] == [name.id for name in value.values] == list(SYSTEMS)
-    for folder in ("systems", "models"):
-        assert {path.stem for path in (REPO / "pipeline" / folder).glob("[!_]*.py")} == set(SYSTEMS)
+    shared = {module.rpartition(".")[2] for module in SHARED}
+    for folder, others in (("systems", set()), ("models", shared)):
+        assert {path.stem for path in (REPO / "pipeline" / folder).glob("[!_]*.py")} == set(SYSTEMS) | others
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -220,9 +230,9 @@ ALLOWED = {
     "paths": set(),
     "params": {"base", "paths"},
     "competition": {"competition", "base"},
-    "models": {"models", "fills", "competition", "base"},
+    "models": {"models", "fills", "competition", "base", "paths"},
     "fills": {"fills", "base"},  # and of the competition OF_THE_COMPETITION
-    "training": {"training", "models", "fills", "competition", "base", "params"},
+    "training": {"training", "models", "fills", "competition", "base", "params", "paths"},
     "systems": {"training", "models", "competition", "base", "params", "paths"},
     "report": {"report", "competition", "base"},
     "history": {"history", "competition", "base", "paths"},
@@ -250,7 +260,9 @@ def test_stages_do_not_import_each_other(stage):
     assert not needed_by(f"pipeline.{stage}") & others
 
 
-@pytest.mark.parametrize("command", [name for name in MODULES if part(name) in ("upload", "leaderboard", "reproduce")])
+@pytest.mark.parametrize(
+    "command", [name for name in MODULES if part(name) in ("upload", "leaderboard", "reproduce", "compare")]
+)
 def test_commands_import_no_stage(command):
     assert not needed_by(command) & {f"pipeline.{name}" for name in STAGES}
 

@@ -131,5 +131,6 @@ def test_killed_at_many_moments_of_every_stage_it_ends_in_the_same_bytes(
     assert tree(folder / paths.CURVES) == tree(uninterrupted / paths.CURVES)
     assert tree(folder / "data") == tree(uninterrupted / "data")
     assert (folder / "dvc.lock").read_bytes() == (uninterrupted / "dvc.lock").read_bytes()
-    assert not [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
+    left = [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
+    assert {path.parent for path in left} <= {folder / paths.TIMES}  # how long training took
     assert not list(folder.rglob("*.partial"))

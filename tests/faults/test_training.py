@@ -139,7 +139,7 @@ def test_a_damaged_photograph_ends_the_residual_training_in_one_line(augmented, 
 @pytest.mark.parametrize(("arguments", "fault"), [((), "required: system"), (("gan",), "'pix2pix', 'residual'")])
 def test_a_training_of_no_system_that_there_is_says_which_there_are(augmented_once, run_stage, arguments, fault):
     done = run_stage("train", augmented_once, arguments=arguments)
-    assert done.returncode == 2 and fault in done.stderr.splitlines()[-1] and "{pix2pix,residual}" in done.stderr
+    assert done.returncode == 2 and fault in done.stderr.splitlines()[-1] and "{pix2pix,residual," in done.stderr
 
 
 @pytest.mark.parametrize(

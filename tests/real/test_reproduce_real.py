@@ -118,7 +118,8 @@ def made_once(tmp_path_factory, environment, repo) -> Project:
     made.write_stages()
     made.write_params(ARCHIVE)
     settings = {"precision": "float32", "threads": 2}
-    write_card(made.folder / "made", model="copy", settings=settings, normalisation="none")
+    unused = {"parameters": 0, "devices": "", "validation": []}
+    write_card(made.folder / "made", model="copy", settings=settings, normalisation="none", **unused)
     made.run("git", "init", "--quiet")
     made.run("dvc", "init", "--quiet")
     made.write(".dvcignore", "/.work\n")
