@@ -62,6 +62,12 @@ def set_params(folder: Path, section: str | None, **changes) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
+def left_in_work(folder: Path) -> list[Path]:
+    """The files in the work folder but the notes of how long training took."""
+    files = [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
+    return [path for path in files if path.parent != folder / paths.TIMES]
+
+
 def stages_run(output: str) -> list[str]:
     return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
@@ -95,12 +101,12 @@ def test_the_first_run_runs_every_stage_and_makes_everything(first):
     folder, output = first
     assert stages_run(output) == STAGES
     for name, path in vars(paths).items():
-        if name.isupper() and path not in (paths.WORK, paths.LEDGER):
+        if name.isupper() and path not in (paths.LEDGER, paths.COMPARISON, paths.COMPARISON_SHEET):
             assert (folder / path).exists(), name
 
 
 def test_a_finished_run_leaves_no_checkpoint_and_nothing_half_written(project):
-    assert not [path for path in (project / paths.WORK).rglob("*") if path.is_file()]
+    assert not left_in_work(project)
     assert not list(project.rglob("*.partial"))
 
 
@@ -488,7 +494,7 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
     assert stages_run(output) == STAGES[2:]
     for name in (paths.SUBMISSION, paths.METRICS, *CURVES, paths.PAGE, Path("dvc.lock")):
         assert sha256(folder / name) == sha256(project / name), name
-    assert not [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
+    assert not left_in_work(folder)
 
 
 @pytest.mark.slow
@@ -496,3 +502,15 @@ def test_all_of_it_run_once_more_gives_the_same_bytes(scratch, project, run):
     assert stages_run(run(scratch, "dvc", "repro", "--force").stdout) == STAGES
     for name in (paths.SUBMISSION, paths.METRICS, paths.SHEET, paths.PAGE, Path("dvc.lock")):
         assert sha256(scratch / name) == sha256(project / name), name
+
+
+def test_compare_shows_the_systems_of_the_run_side_by_side(scratch, run, test_rows):
+    done = run(scratch, "python", "-m", "pipeline.compare")
+    page = (scratch / paths.COMPARISON).read_text(encoding="utf-8")
+    metrics = json.loads((scratch / paths.METRICS).read_text(encoding="utf-8"))["validation"]
+    for system in SYSTEMS:
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {system} ")]
+        assert line in done.stdout and f"{metrics[system]['all']:.4f}" in line and "1 x CPU" in line
+    assert f"({paths.COMPARISON_SHEET.name})" in page
+    picture = cv2.imread(str(scratch / paths.COMPARISON_SHEET))
+    assert picture.shape[1] > 4 * 100 and len(np.unique(picture)) > 100

@@ -10,19 +10,24 @@ MARGIN, HEAD, FOOT = 8, 28, 24  # pixels
 INK, PAPER = (40, 40, 40), 255
 
 
-def draw_sheet(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], captions: list[str]) -> np.ndarray:
-    """Samples of three images, uint8 [256, 256, 3] RGB, with a caption each, as one image uint8 [height, width, 3]."""
-    lines = -(-len(samples) // GROUPS)
-    width = GROUPS * (len(COLUMNS) * SIDE + (len(COLUMNS) + 1) * MARGIN)
+def draw_sheet(
+    samples: list[tuple[np.ndarray, ...]],
+    captions: list[str],
+    columns: tuple[str, ...] = COLUMNS,
+    groups: int = GROUPS,
+) -> np.ndarray:
+    """Samples of an image a column, uint8 [256, 256, 3] RGB, with a caption each, as one image uint8 [h, w, 3]."""
+    lines = -(-len(samples) // groups)
+    width = groups * (len(columns) * SIDE + (len(columns) + 1) * MARGIN)
     sheet = np.full((HEAD + lines * (SIDE + FOOT) + MARGIN, width, 3), PAPER, np.uint8)
     for number, (images, caption) in enumerate(zip(samples, captions, strict=True)):
-        line, group = divmod(number, GROUPS)
-        top, left = HEAD + line * (SIDE + FOOT), group * width // GROUPS + MARGIN
+        line, group = divmod(number, groups)
+        top, left = HEAD + line * (SIDE + FOOT), group * width // groups + MARGIN
         for column, image in enumerate(images):
             x = left + column * (SIDE + MARGIN)
             sheet[top : top + SIDE, x : x + SIDE] = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
             if line == 0:
-                write_text(sheet, COLUMNS[column], x, HEAD - 9)
+                write_text(sheet, columns[column], x, HEAD - 9)
         write_text(sheet, caption, left, top + SIDE + FOOT - 8)
     return sheet
 

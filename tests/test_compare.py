@@ -1,0 +1,89 @@
+"""The table and the picture of all systems, from what the pipeline left. With DVC: tests/test_pipeline.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import paths
+from pipeline.base.errors import BadInput
+from pipeline.compare import compare, describe, read_results
+from pipeline.training.card import read_card, write_card
+from pipeline.training.times import note_seconds, seconds_of
+
+SCORES = {
+    name: {"all": 0.1 + number / 100, "without_twins": 0.2 + number / 100}
+    for number, name in enumerate(("submission", "blend", "pix2pix", "residual", "mean_colour"))
+}
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Here: the cards of two systems, of which one was trained here."""
+    monkeypatch.chdir(tmp_path)
+    for name, steps in (("pix2pix", 200), ("residual", 300)):
+        folder = paths.MODELS / name
+        folder.mkdir(parents=True)
+        (folder / "last.weights.h5").write_text(name)
+        write_card(
+            folder,
+            model=name,
+            settings={"steps": steps, "batch_size": 4},
+            normalisation="",
+            parameters=1_234_567,
+            devices="2 x CPU",
+            validation=[0],
+        )
+    note_seconds(paths.TIMES, read_card(paths.MODELS / "pix2pix"), {"steps": 100.0, "validation": 20.0})
+    return tmp_path
+
+
+def test_a_system_has_its_size_its_time_and_its_score_beside_the_reports(trained):
+    row = compare(["pix2pix", "residual"], SCORES).to_dict("records")[0]
+    assert row == {
+        "system": "pix2pix",
+        "parameters": "1,234,567",
+        "steps": "200 of 4",
+        "devices": "2 x CPU",
+        "training, minutes": "2.0",
+        "samples a second": "8.0",
+        "RMSE": "0.1200",
+        "pairs without a twin": "0.2200",
+        "report, leaderboard": "0.16714",
+    }
+
+
+def test_systems_stand_as_listed_and_the_fills_that_learn_nothing_after_them(trained):
+    table = compare(["residual", "pix2pix"], SCORES)
+    assert table["system"].tolist() == ["residual", "pix2pix", "mean colour"]
+    assert table["RMSE"].tolist() == ["0.1300", "0.1200", "0.1400"]
+    assert table["report, leaderboard"].tolist() == ["", "0.16714", ""]
+
+
+def test_what_was_trained_elsewhere_has_no_time(trained):
+    assert "samples a second" not in describe("residual")
+    assert compare(["residual", "pix2pix"], SCORES)["training, minutes"].tolist() == ["", "2.0", ""]
+
+
+def test_the_time_is_that_of_these_weights(trained):
+    folder = paths.MODELS / "pix2pix"
+    assert seconds_of(paths.TIMES, read_card(folder)) == {"steps": 100.0, "validation": 20.0}
+    (folder / "last.weights.h5").write_text("others")
+    card = read_card(folder)
+    del card["weights"], card["code"], card["python"], card["libraries"]
+    write_card(folder, **card)
+    assert seconds_of(paths.TIMES, json.loads((folder / "card.json").read_text())) is None
+
+
+def test_without_a_run_it_says_what_makes_one(trained):
+    with pytest.raises(BadInput, match="metrics.json is missing; `dvc repro` makes it"):
+        read_results(["pix2pix"])
+
+
+@pytest.mark.parametrize(("scored", "held"), [("pix2pix", "residual"), ("residual", "pix2pix")])
+def test_results_of_other_systems_are_refused(trained, scored, held):
+    paths.METRICS.write_text(json.dumps({"validation": {scored: SCORES["pix2pix"]}}))
+    with paths.HELD_OUT.open("wb") as file:
+        np.savez(file, **{held: np.zeros(1)})
+    with pytest.raises(BadInput, match=r"has nothing of residual, which params.yaml lists; run `dvc repro`"):
+        read_results(["residual"])
