@@ -9,9 +9,12 @@ import shutil
 import statistics
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
+import yaml
 
 from benchmarks.measure import measure
 from pipeline import paths
@@ -19,6 +22,7 @@ from pipeline.base.progress import say
 from pipeline.competition.check import list_images
 from pipeline.competition.demo import draw_competition
 from pipeline.competition.index import COLUMNS, masked_path, whole_path
+from pipeline.params import System, load_params
 
 PAIRS = 7000
 ROUNDS = 3  # of the training steps, the ways taking turns
@@ -32,7 +36,7 @@ def main() -> None:
         os.chdir(folder)
         say("benchmark: drawing the photographs")
         draw()
-        rows = [augment(), *train(), predict(), *fills(), *write()]
+        rows = [augment(), *train(), *systems(), predict(), *fills(), *write()]
     columns = ["what", "ours", "peak memory", "the obvious way", "peak memory", "times as fast"]
     print(pd.DataFrame(rows, columns=columns).to_markdown(index=False))
 
@@ -77,11 +81,34 @@ def train() -> list[list[str]]:
     rows.append(
         ["input pipeline alone (beside the fastest step)", f"{1 / inputs:.0f} images/s", "", "", "", f"{ratio:.0f}"]
     )
-    samples = measure("train", "residual")
-    rows.append(
-        ["train the residual network, batch 16", f"{samples['result']:.0f} samples/s", memory(samples), *[""] * 3]
-    )
     return rows
+
+
+def systems() -> list[list[str]]:
+    say("benchmark: the systems")
+    names = list(get_args(System))
+    if find_spec("diffusers"):
+        measure("systems", "write")
+        set_params("diffusion", pretrained="stable-diffusion")
+    else:
+        names.remove("diffusion")
+    rows, rates = [], {}
+    for name in names:
+        taken = measure("systems", name)
+        rates[name] = taken["result"]
+        batch = getattr(load_params(), name).batch_size
+        rows.append([f"train {name} at batch {batch}", f"{rates[name]:.3g} samples/s", memory(taken), "", "", ""])
+    two = measure("systems", "two devices")
+    one = [f"{rates['residual']:.3g} samples/s", "", f"{two['result'] / rates['residual']:.2f}"]
+    what = "train residual on two devices that share these cores (beside one)"
+    return [*rows, [what, f"{two['result']:.3g} samples/s", memory(two), *one]]
+
+
+def set_params(section: str, **changes: object) -> None:
+    """Change settings of params.yaml here."""
+    content = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    content[section] |= changes
+    paths.PARAMS.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def predict() -> list[str]:

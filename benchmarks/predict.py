@@ -20,6 +20,8 @@ def prepare() -> None:
             model=name,
             settings=settings.model_dump() | {"precision": params.train.precision, "threads": params.train.threads},
             normalisation=system.MODEL.NORMALISATION,
+            parameters=0,
+            devices="",
             validation=[0],
         )
 

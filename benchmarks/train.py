@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import main
@@ -16,7 +15,6 @@ from pipeline.competition.index import read_index
 from pipeline.models import pix2pix
 from pipeline.params import load_params
 from pipeline.systems import pix2pix as system
-from pipeline.systems import residual
 from pipeline.training.batches import training_batches
 from pipeline.training.memory import keep_freed_memory
 from pipeline.training.shards import list_shards
@@ -56,21 +54,6 @@ def ours(precision: str) -> float:
     return time_steps(system.make_step(system.begin(settings, precision, 7), settings))
 
 
-def residual_samples() -> float:
-    """Samples a second of the residual network as recipe laptop trains it, from photographs in memory."""
-    keep_freed_memory()
-    settings = load_params().residual
-    training = residual.begin(settings, "mixed_bfloat16", 7)
-    step, small = residual.make_step(training, settings), np.zeros((1000, 64, 64, 3), np.uint8)
-    iterator = iter(residual.draw_batches(small, settings.batch_size, 7))
-    for _ in range(10):
-        step(*next(iterator))
-    start = time.perf_counter()
-    for _ in range(20 * STEPS):
-        float(step(*next(iterator))["loss"])
-    return 20 * STEPS * settings.batch_size / (time.perf_counter() - start)
-
-
 def time_steps(step: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], object]) -> float:
     """Seconds a step, the median of STEPS, on real batches, input included."""
     seconds = []
@@ -105,6 +88,5 @@ if __name__ == "__main__":
             "float32": partial(ours, "float32"),
             "mixed_bfloat16": partial(ours, "mixed_bfloat16"),
             "inputs": inputs,
-            "residual": residual_samples,
         }
     )
