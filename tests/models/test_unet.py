@@ -183,3 +183,14 @@ def test_calibration_looks_at_64_images_and_no_more_batches_than_hold_them(uncal
     looked_at = []
     unet.calibrate(uncalibrated, (looked_at.append(n) or batch for _ in range(9)))
     assert looked_at == [n] * batches
+
+
+@pytest.mark.parametrize(
+    "build", [pix2pix.build, pix2pix.build_discriminator, vanilla_gan.build, vanilla_gan.build_discriminator]
+)
+def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32(build):
+    model = build(2, dtype="mixed_bfloat16")
+    convolutions = [layer for layer in model.layers if "conv" in layer.name]
+    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert model.outputs[0].dtype == "float32"

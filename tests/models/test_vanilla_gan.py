@@ -66,12 +66,3 @@ def test_the_discriminator_looks_at_both_of_the_pair(changed):
     before = keras.ops.convert_to_numpy(discriminator(pair, training=True))
     pair[changed] = -pair[changed]
     assert (keras.ops.convert_to_numpy(discriminator(pair, training=True)) != before).any()
-
-
-@pytest.mark.parametrize("build", [vanilla_gan.build, vanilla_gan.build_discriminator])
-def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32(build):
-    model = build(2, dtype="mixed_bfloat16")
-    convolutions = [layer for layer in model.layers if "conv" in layer.name]
-    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
-    assert {weight.dtype for weight in model.weights} == {"float32"}
-    assert model.outputs[0].dtype == "float32"

@@ -1,38 +1,28 @@
 """How CycleGAN is trained: its losses by hand, what each network learns, from which weights it begins, what is kept."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
+from trainings import KEEP, NO_INDEX, check_resumed, drawn, same, save
 
-from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.competition.boxes import LAST, TURNS, hole, paste
-from pipeline.competition.images import SIZE, encode_image, to_uint8
+from pipeline.competition.boxes import LAST, hole, paste
+from pipeline.competition.images import SIZE, to_uint8
 from pipeline.models import cyclegan, unet
 from pipeline.params import CycleGan
 from pipeline.systems import cyclegan as system
 from pipeline.training import loop
 from pipeline.training.batches import training_batches
-from pipeline.training.card import write_card
-from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
 from pipeline.training.precision import cpu_flags
-from pipeline.training.shards import Record, list_shards, write_shards
 from pipeline.training.trained import load_fill
 from tests import keras2
 
-SEED, THREADS, FILTERS = 5, 2, 2
-PAIRS, HELD = 4, 2
-KEEP = np.arange(PAIRS) != HELD
-NO_INDEX = pd.DataFrame()  # the shards have all that is needed
+SEED, FILTERS = 5, 2
 NETWORKS = [*system.GENERATORS, *system.DISCRIMINATORS]
-# Only settable before TensorFlow is first used, so here, while tests are collected.
-tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,12 +57,9 @@ def begin(seed: int = SEED, precision: str = "float32", **changes) -> loop.Train
 
 
 @pytest.fixture(scope="module")
-def batch() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    rng = np.random.default_rng(0)
-    whole = rng.uniform(-1, 1, (1, 4, 4, 3)).repeat(SIZE // 4, axis=1).repeat(SIZE // 4, axis=2).astype(np.float32)
-    missing = np.zeros((1, SIZE, SIZE, 1), np.float32)
-    missing[0, 20:95, 30:105] = 1
-    return tuple(map(tf.constant, (np.where(missing > 0, -1, whole).astype(np.float32), whole, missing)))
+def batch(batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Of one image."""
+    return tuple(part[:1] for part in batch)
 
 
 @pytest.fixture
@@ -104,10 +91,6 @@ def losses_by_hand(networks: dict[str, keras.Model], batch) -> dict[str, float]:
     }
 
 
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return len(a) == len(b) and all((x == y).all() for x, y in zip(a, b, strict=True))
-
-
 @pytest.fixture(scope="module")
 def steps(batch) -> tuple[list[dict[str, float]], list[dict[str, list[np.ndarray]]]]:
     """The losses of some steps on one batch, and the weights before and after the first one and after the last."""
@@ -122,7 +105,7 @@ def steps(batch) -> tuple[list[dict[str, float]], list[dict[str, list[np.ndarray
 
 
 def test_a_seed_gives_its_weights_each_time():
-    once, again, other = (list(loop.dump(begin(seed))[0].values()) for seed in (1, 1, 2))
+    once, again, other = (loop.dump(begin(seed))[0].values() for seed in (1, 1, 2))
     assert same(once, again) and not same(once, other)
 
 
@@ -235,92 +218,34 @@ def test_a_hub_id_needs_its_revision():
             call(settings(pretrained="keras-io/CycleGAN"), NO_INDEX)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A folder with the shards of four pairs, each image in five turns."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / paths.AUGMENTED).mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    records = [
-        Record(
-            encode_image(np.full((SIZE, SIZE, 3), level, np.uint8), ".jpeg"), rng.integers(0, LAST + 1, (2, 2)), pair
-        )
-        for level in range(0, 250, 50)
-        for pair in range(PAIRS)
-    ]
-    assert len(records) == PAIRS * len(TURNS)
-    list(write_shards(folder / paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(records)), 2))
-    return folder
-
-
-@pytest.fixture
-def here(project, monkeypatch) -> list[str]:
-    """The shards, in this folder."""
-    monkeypatch.chdir(project)
-    return list_shards(paths.AUGMENTED)
-
-
-def drawn(batches: tf.data.Dataset, steps: int) -> list[np.ndarray]:
-    return [part for batch in islice(batches.as_numpy_iterator(), steps) for part in batch]
-
-
-def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(here):
+def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(shards):
     """Of 15 records, so that batches of two cross the end of an epoch; begun late, they are those of that step."""
     chosen = settings(batch_size=2)
     found = drawn(system.batches(chosen, NO_INDEX, KEEP, SEED, 0), 12)
-    assert same(found, drawn(training_batches(here, KEEP, 15, batch_size=2, buffer=4, seed=SEED), 12))
+    assert same(found, drawn(training_batches(shards, KEEP, 15, batch_size=2, buffer=4, seed=SEED), 12))
     assert same(found[3 * 9 :], drawn(system.batches(chosen, NO_INDEX, KEEP, SEED, 9), 3))
     assert not same(found, drawn(system.batches(chosen, NO_INDEX, KEEP, SEED + 1, 0), 12))
 
 
-def test_a_checkpoint_depends_on_the_shards_checksums_and_on_the_pretrained_weights(here, pretrained):
+def test_a_checkpoint_depends_on_the_shards_checksums_and_on_the_pretrained_weights(shards, pretrained):
     folder, _ = pretrained
-    (shards,) = system.sources(settings(), NO_INDEX)
-    assert shards.exists() and {Path(name).name for name in here} <= set(shards.read_text().split('"'))
+    (source,) = system.sources(settings(), NO_INDEX)
+    assert source.exists() and {Path(name).name for name in shards} <= set(source.read_text().split('"'))
     names = ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index")
-    expected = [shards, *(folder / name for name in names)]
+    expected = [source, *(folder / name for name in names)]
     assert system.sources(settings(pretrained=str(folder)), NO_INDEX) == expected
 
 
-def test_a_resumed_training_ends_with_the_same_weights_bit_for_bit(here, tmp_path, uncompiled):
+def test_a_resumed_training_ends_with_the_same_weights_bit_for_bit(shards, tmp_path, uncompiled):
     """With the U-Net, whose dropout has a random state."""
-    chosen = settings(generator="unet", filters=1)
-    whole, resumed = (system.begin(chosen, "float32", seed) for seed in (SEED, SEED + 1))
-
-    def go_on(training: loop.Training) -> None:
-        loop.train(
-            training,
-            chosen,
-            system.make_step(training, chosen),
-            system.batches(chosen, NO_INDEX, KEEP, SEED, training.step),
-            validate=lambda: 1 / training.step,
-            checkpoint=lambda now: save_checkpoint(tmp_path, now.step, *loop.dump(now)),
-        )
-
-    go_on(whole)
-    loop.restore(resumed, *load_checkpoint(tmp_path))
-    assert resumed.step == 1 and not same(resumed.model.get_weights(), whole.model.get_weights())
-    go_on(resumed)
-    (arrays, state), (expected, curves) = loop.dump(resumed), loop.dump(whole)
-    assert arrays.keys() == expected.keys() and same(list(arrays.values()), list(expected.values()))
-    assert (state["losses"], state["validation"]) == (curves["losses"], curves["validation"])
+    check_resumed(system, settings(generator="unet", filters=1), NO_INDEX, KEEP, tmp_path, 1)
 
 
 @pytest.mark.parametrize("generator", ["resnet", "unet"])
 def test_a_generator_loaded_by_its_card_fills_as_it_did_before(tmp_path, generator):
     model = cyclegan.build(generator, FILTERS)
     model.set_weights(keras2.lively(generator, FILTERS, 1))
-    model.save_weights(tmp_path / "best.weights.h5")
-    facts = settings(generator=generator).model_dump() | {"precision": "float32", "threads": THREADS}
-    write_card(
-        tmp_path,
-        model="cyclegan",
-        parameters=model.count_params(),
-        devices="1 x CPU",
-        settings=facts,
-        normalisation=cyclegan.NORMALISATION,
-        validation=[],
-    )
+    save(tmp_path, cyclegan, model, settings(generator=generator), SEED)
     images = np.random.default_rng(4).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     boxes = np.array([[[20, 30], [150, 100]], [[100, 0], [10, 160]]])
     filled = load_fill(tmp_path, "best")(images, boxes, np.array(["cat", "dog"]))

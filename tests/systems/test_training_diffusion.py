@@ -4,10 +4,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 import tiny_diffusion
+from trainings import THREADS, check_resumed, same, save
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -15,18 +15,14 @@ pytest.importorskip("diffusers")
 from pipeline import paths  # noqa: E402
 from pipeline.base.errors import BadInput  # noqa: E402
 from pipeline.competition.boxes import LAST, hole  # noqa: E402
-from pipeline.competition.images import SIZE, encode_image  # noqa: E402
+from pipeline.competition.images import SIZE  # noqa: E402
 from pipeline.models import diffusion  # noqa: E402
 from pipeline.params import Diffusion  # noqa: E402
 from pipeline.systems import diffusion as system  # noqa: E402
 from pipeline.training import loop  # noqa: E402
-from pipeline.training.card import write_card  # noqa: E402
-from pipeline.training.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
 from pipeline.training.trained import load_fill  # noqa: E402
 
-SEED, THREADS = 3, 2
-# Only settable before TensorFlow is first used, so here, while tests are collected.
-tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+SEED = 3
 Batch = tuple[np.ndarray, np.ndarray, list[str], int]
 
 
@@ -58,22 +54,13 @@ def settings(folder):
     return make
 
 
-def photographs(n: int) -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    return coarse.repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2)
-
-
 @pytest.fixture(scope="module")
-def batch() -> Batch:
-    return photographs(2), np.array([[[20, 30], [100, 150]], [[0, 0], [LAST, LAST]]]), ["Cat", "Dog"], 11
+def batch(photographs) -> Batch:
+    return photographs[:2], np.array([[[20, 30], [100, 150]], [[0, 0], [LAST, LAST]]]), ["Cat", "Dog"], 11
 
 
 def begin(chosen: Diffusion, precision: str = "float32") -> loop.Training:
     return system.begin(chosen, precision, SEED)
-
-
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all((x == y).all() for x, y in zip(a, b, strict=True))
 
 
 def test_a_training_begins_with_the_weights_of_the_settings_and_seed(settings):
@@ -156,47 +143,7 @@ def test_a_step_is_a_function_of_the_weights_and_the_batch(settings, batch):
 
 @pytest.mark.parametrize(("tune", "at"), [("lora", 1), ("whole", 3)])
 def test_interrupted_it_ends_with_the_same_bits(settings, tmp_path, project, tune, at):
-    chosen = settings(tune=tune)
-
-    def go_on(training: loop.Training, keep: bool) -> None:
-        def checkpoint(now: loop.Training) -> None:
-            if keep:
-                save_checkpoint(tmp_path / str(now.step), now.step, *loop.dump(now))
-
-        def validate() -> float:
-            return float(np.abs(training.model.get_weights()[0]).mean())
-
-        batches = system.batches(chosen, *project, SEED, training.step)
-        loop.train(training, chosen, system.make_step(training, chosen), batches, validate, checkpoint)
-
-    whole, resumed, fresh = begin(chosen), begin(chosen), begin(chosen)
-    go_on(whole, True)
-    loop.restore(resumed, *load_checkpoint(tmp_path / str(at)))
-    assert resumed.step == at
-    go_on(resumed, False)
-    arrays, expected, first = (loop.dump(training)[0] for training in (resumed, whole, fresh))
-    assert same(arrays.values(), expected.values())
-    assert not same(arrays.values(), first.values())
-    assert resumed.losses == whole.losses
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> tuple[pd.DataFrame, np.ndarray]:
-    """An index of which rows 0, 2 and 3 are trained on. Of the pair held out and the test image there is no file."""
-    monkeypatch.chdir(tmp_path)
-    index = pd.DataFrame(
-        {
-            "split": ["train"] * 4 + ["test"],
-            "class": ["Cat", "Cat", "Dog", "Dog", ""],
-            "filename": ["a.png", "held.png", "a.png", "b.png", "test.png"],
-        }
-    )
-    for row, image in zip(index[:4].to_dict("records"), photographs(4), strict=True):
-        if row["filename"] != "held.png":
-            path = paths.RAW / "Training_Data" / row["class"] / "Unmasked_Train" / row["filename"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_image(image, ".png"))
-    return index, np.array([True, False, True, True, False])
+    check_resumed(system, settings(tune=tune), *project, tmp_path, at)
 
 
 def test_batches_are_a_function_of_the_seed_and_the_step(settings, project):
@@ -211,8 +158,10 @@ def test_batches_are_a_function_of_the_seed_and_the_step(settings, project):
     assert (whole[0][1] != whole[1][1]).any()  # other holes at each step
 
 
-def test_a_batch_is_of_the_photographs_trained_on_and_their_mirror_images_each_with_its_class(settings, project):
-    kept, seen = photographs(4)[[0, 2, 3]], set()
+def test_a_batch_is_of_the_photographs_trained_on_and_their_mirror_images_each_with_its_class(
+    settings, project, photographs
+):
+    kept, seen = photographs[[0, 2, 3]], set()
     for whole, boxes, classes, _ in islice(system.batches(settings(batch_size=4), *project, SEED, 0), 10):
         assert whole.shape == (4, SIZE, SIZE, 3) and whole.dtype == np.uint8
         assert boxes.shape == (4, 2, 2) and boxes.min() >= 0 and boxes.max() <= LAST
@@ -245,17 +194,8 @@ def test_what_was_trained_is_loaded_by_its_card_and_fills_the_same(settings, bat
     masked, boxes, classes = batch[0], batch[1], np.array(batch[2])
     fresh = diffusion.fill(training.model, masked, boxes, classes)
     system.make_step(training, chosen)(*batch)
-    training.model.save_weights(tmp_path / "last.weights.h5")
-    write_card(
-        tmp_path,
-        model="diffusion",
-        parameters=training.model.count_params(),
-        devices="1 x CPU",
-        settings=chosen.model_dump() | {"precision": "float32", "threads": THREADS, "seed": SEED},
-        normalisation=diffusion.NORMALISATION,
-        validation=[],
-    )
-    found = load_fill(tmp_path, "last")(masked, boxes, classes)
+    save(tmp_path, diffusion, training.model, chosen, SEED)
+    found = load_fill(tmp_path, "best")(masked, boxes, classes)
     assert (found == diffusion.fill(training.model, masked, boxes, classes)).all()
     assert (found != fresh).any()
 

@@ -4,25 +4,20 @@ from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
+from trainings import KEEP, NO_INDEX, drawn, same
 
-from pipeline import paths
-from pipeline.competition.boxes import LAST, TURNS
-from pipeline.competition.images import SIZE, encode_image
+from pipeline.competition.images import SIZE
 from pipeline.models import unet
 from pipeline.params import Pix2pix
 from pipeline.systems import pix2pix as system
 from pipeline.training import loop
 from pipeline.training.batches import training_batches
-from pipeline.training.shards import Record, list_shards, write_shards
 
 SEED = 5
-PAIRS, HELD = 4, 2
 
 
 def settings(**changes) -> Pix2pix:
@@ -45,15 +40,6 @@ def settings(**changes) -> Pix2pix:
     return Pix2pix(**(values | changes))
 
 
-@pytest.fixture(scope="module")
-def batch() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    rng = np.random.default_rng(0)
-    whole = rng.uniform(-1, 1, (2, 4, 4, 3)).repeat(SIZE // 4, axis=1).repeat(SIZE // 4, axis=2).astype(np.float32)
-    missing = np.zeros((2, SIZE, SIZE, 1), np.float32)
-    missing[0, 20:95, 30:105], missing[1, 100:175, 0:75] = 1, 1
-    return tuple(map(tf.constant, (np.where(missing > 0, -1, whole).astype(np.float32), whole, missing)))
-
-
 def begin(chosen: Pix2pix, precision: str = "float32", seed: int = SEED) -> loop.Training:
     return system.begin(chosen, precision, seed)
 
@@ -72,27 +58,19 @@ def steps(chosen: Pix2pix, *batches) -> list[tuple[dict[str, float], list[np.nda
     for batch in batches:
         loop.restore(training, *start)
         losses = run(*batch)
-        found.append(({name: float(loss) for name, loss in losses.items()}, values(training.model)))
+        found.append(({name: float(loss) for name, loss in losses.items()}, loop.snapshot(training.model)))
     return found
 
 
-def values(network) -> list[np.ndarray]:
-    return [np.array(weight) for weight in network.get_weights()]
-
-
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return len(a) == len(b) and all((x == y).all() for x, y in zip(a, b, strict=True))
-
-
 def test_a_seed_gives_its_weights_each_time():
-    once, again, other = (loop.dump(begin(settings(), seed=seed))[0] for seed in (1, 1, 2))
-    assert same(list(once.values()), list(again.values())) and not same(list(once.values()), list(other.values()))
+    once, again, other = (loop.dump(begin(settings(), seed=seed))[0].values() for seed in (1, 1, 2))
+    assert same(once, again) and not same(once, other)
 
 
 def test_a_training_begins_with_its_generator_as_the_model_and_the_best():
     training = begin(settings())
     assert training.model is training.networks["generator"] and training.step == 0
-    assert same(training.best, values(training.model))
+    assert same(training.best, loop.snapshot(training.model))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +109,8 @@ def test_without_an_adversary_no_discriminator_is_trained(batch):
     assert found.keys() == {"generator", "generator_l1", "generator_l2"}
     assert found["generator"] == pytest.approx(100 * found["generator_l1"] + 7 * found["generator_l2"], rel=1e-5)
     fresh = begin(settings())
-    assert same(*(values(each.networks["discriminator"]) for each in (training, fresh)))
-    assert not same(*(values(each.model) for each in (training, fresh)))
+    assert same(*(loop.snapshot(each.networks["discriminator"]) for each in (training, fresh)))
+    assert not same(*(loop.snapshot(each.model) for each in (training, fresh)))
     counts = {name: int(optimizer.iterations.numpy()) for name, optimizer in training.optimizers.items()}
     assert counts == {"generator_optimizer": 1, "discriminator_optimizer": 0}
 
@@ -166,7 +144,7 @@ def test_in_training_the_generator_sees_the_mask_where_asked(batch, mask_channel
     assert kernels[0].shape[2] == 3 + mask_channel
     assert (np.abs(kernels[0] - kernels[1]).max() > 1e-3) == mask_channel
     if mask_channel:  # where nothing is missing the fourth channel is 0, and its weights have no gradient
-        before = values(begin(chosen).model)[0]
+        before = loop.snapshot(begin(chosen).model)[0]
         assert (kernels[1][:, :, 3] == before[:, :, 3]).all() and (kernels[0][:, :, 3] != before[:, :, 3]).all()
 
 
@@ -224,69 +202,38 @@ def test_mixed_precision_trains_float32_weights(batch):
     assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
 
 
-KEEP = np.arange(PAIRS) != HELD
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A folder with the shards of four pairs: each image in five turns, here five pictures."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / paths.AUGMENTED).mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    pictures = rng.integers(0, 256, (PAIRS * len(TURNS), 6, 6, 3), dtype=np.uint8)
-    boxes = rng.integers(0, LAST + 1, (len(pictures), 2, 2))
-    records = [
-        Record(encode_image(cv2.resize(picture, (SIZE, SIZE)), ".jpeg"), box, i % PAIRS)
-        for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True))
-    ]
-    written = write_shards(folder / paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(records)), 2)
-    assert len(list(written)) == len(records)
-    return folder
-
-
-@pytest.fixture
-def here(project, monkeypatch) -> list[str]:
-    """The shards, in this folder."""
-    monkeypatch.chdir(project)
-    return list_shards(paths.AUGMENTED)
-
-
-def first(found: tf.data.Dataset, steps: int) -> list[np.ndarray]:
-    return [part for batch in islice(found.as_numpy_iterator(), steps) for part in batch]
-
-
 @pytest.mark.parametrize("random_holes", [False, True])
-def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(here, random_holes):
+def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(shards, random_holes):
     """Of 15 records, so that batches of two cross the end of an epoch; begun late, they are those of that step."""
     chosen = settings(random_holes=random_holes, shuffle_buffer=6)
     expected = training_batches(
-        here, keep=KEEP, records=15, batch_size=2, buffer=6, seed=SEED, start=0, random_holes=random_holes
+        shards, keep=KEEP, records=15, batch_size=2, buffer=6, seed=SEED, start=0, random_holes=random_holes
     )
-    whole = first(system.batches(chosen, pd.DataFrame(), KEEP, SEED, 0), 20)
-    assert same(whole, first(expected, 20))
-    later = first(system.batches(chosen, pd.DataFrame(), KEEP, SEED, 11), 9)
+    whole = drawn(system.batches(chosen, NO_INDEX, KEEP, SEED, 0), 20)
+    assert same(whole, drawn(expected, 20))
+    later = drawn(system.batches(chosen, NO_INDEX, KEEP, SEED, 11), 9)
     assert same(whole[3 * 11 :], later)
 
 
 @pytest.mark.parametrize("changes", [{}, {"mask_channel": True, "random_holes": True}])
-def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(here, changes):
+def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(shards, changes):
     chosen = settings(batch_size=20, filters=1, **changes)  # 64 images are three batches and a part of one
-    drawn = training_batches(here, KEEP, 15, 20, chosen.shuffle_buffer, SEED, 0, chosen.random_holes)
+    given = training_batches(shards, KEEP, 15, 20, chosen.shuffle_buffer, SEED, 0, chosen.random_holes)
     seen = [
         np.concatenate([masked, missing], axis=-1) if chosen.mask_channel else masked
-        for masked, _, missing in islice(drawn.as_numpy_iterator(), 4)
+        for masked, _, missing in islice(given.as_numpy_iterator(), 4)
     ]
     expected = begin(chosen).model
     unet.calibrate(expected, seen)
     generator = begin(chosen).model
     for _ in range(2):  # it can be done again, as it is at each validation
-        system.prepare(generator, chosen, pd.DataFrame(), KEEP, SEED)
-        for found, wanted in zip(values(generator), values(expected), strict=True):
+        system.prepare(generator, chosen, NO_INDEX, KEEP, SEED)
+        for found, wanted in zip(loop.snapshot(generator), loop.snapshot(expected), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
-    assert not same(values(generator), values(begin(chosen).model))
+    assert not same(loop.snapshot(generator), loop.snapshot(begin(chosen).model))
 
 
-def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(here):
+def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(shards):
     chosen = settings(mask_channel=True, batch_size=64, filters=1)
     found = []
     for weight in (0.0, 1.0):
@@ -295,12 +242,12 @@ def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(here):
         kernel = first_kernel.numpy()
         kernel[:, :, 3] = weight
         first_kernel.assign(kernel)
-        system.prepare(generator, chosen, pd.DataFrame(), KEEP, SEED)
+        system.prepare(generator, chosen, NO_INDEX, KEEP, SEED)
         norm = next(layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization))
         found.append(norm.moving_mean.numpy())
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
-def test_a_checkpoint_depends_on_the_shards_checksums(here):
-    (source,) = system.sources(settings(), pd.DataFrame())
-    assert source.exists() and {Path(name).name for name in here} <= set(source.read_text().split('"'))
+def test_a_checkpoint_depends_on_the_shards_checksums(shards):
+    (source,) = system.sources(settings(), NO_INDEX)
+    assert source.exists() and {Path(name).name for name in shards} <= set(source.read_text().split('"'))

@@ -4,17 +4,16 @@ from itertools import islice
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
+from trainings import check_resumed, same
 
 from pipeline import paths
-from pipeline.competition.images import SIZE, encode_image
+from pipeline.competition.images import SIZE
 from pipeline.models import residual
 from pipeline.params import Residual
 from pipeline.systems import residual as system
 from pipeline.training import loop
-from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
 
 SEED = 3
 
@@ -45,40 +44,32 @@ def begin(chosen: Residual, seed: int = SEED) -> loop.Training:
     return system.begin(chosen, "float32", seed)
 
 
-def weights(model: keras.Model) -> list[np.ndarray]:
-    return [np.array(weight) for weight in model.get_weights()]
-
-
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
-
-
 def test_a_training_begins_with_weights_of_the_seed_and_their_average_the_same():
-    once, again, other = (loop.dump(begin(settings(), seed))[0] for seed in (1, 1, 2))
+    once, again, other = (loop.dump(begin(settings(), seed))[0].values() for seed in (1, 1, 2))
     assert same(once, again) and not same(once, other)
     training = begin(settings())
-    network, average = (weights(training.networks[name]) for name in ("network", "average"))
-    assert all((a == b).all() and (a == c).all() for a, b, c in zip(network, average, training.best, strict=True))
+    network, average = (loop.snapshot(training.networks[name]) for name in ("network", "average"))
+    assert same(network, average) and same(network, training.best)
 
 
 @pytest.mark.parametrize("resolution", [64, 128])
 def test_the_settings_make_the_network(resolution):
     model = begin(settings(filters=3, blocks=2, resolution=resolution)).model
-    assert model.input_shape == (None, resolution, resolution, 4) and weights(model)[0].shape[-1] == 3
-    assert len(weights(model)) > len(weights(begin(settings(filters=3, resolution=resolution)).model))
+    assert model.input_shape == (None, resolution, resolution, 4) and loop.snapshot(model)[0].shape[-1] == 3
+    assert len(loop.snapshot(model)) > len(loop.snapshot(begin(settings(filters=3, resolution=resolution)).model))
 
 
 def test_inference_uses_the_average_of_the_weights(small):
     chosen = settings(average=0.3)  # reached from the third step on; before it is (1 + step) / (10 + step)
     training = begin(chosen)
     assert training.model is training.networks["average"] and training.model is not training.networks["network"]
-    step, expected = system.make_step(training, chosen), weights(training.networks["network"])
+    step, expected = system.make_step(training, chosen), loop.snapshot(training.networks["network"])
     for number, batch in enumerate(system.draw_batches(small, 2, SEED).take(5), 1):
         step(*batch)
         share = 1 - min(0.3, (1 + number) / (10 + number))
-        now = weights(training.networks["network"])
+        now = loop.snapshot(training.networks["network"])
         expected = [mean + share * (weight - mean) for mean, weight in zip(expected, now, strict=True)]
-    found = weights(training.model)
+    found = loop.snapshot(training.model)
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
     assert not all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, now, strict=True))
 
@@ -88,9 +79,8 @@ def test_the_best_weights_are_those_of_the_average(small):
     training, better = begin(chosen), iter([0.4, 0.3, 0.2, 0.1])
     batches = system.draw_batches(small, 2, SEED)
     loop.train(training, chosen, system.make_step(training, chosen), batches, lambda: next(better), lambda now: None)
-    network, average = (weights(training.networks[name]) for name in ("network", "average"))
-    assert all((a == b).all() for a, b in zip(training.best, average, strict=True))
-    assert any((a != b).any() for a, b in zip(network, average, strict=True))
+    network, average = (loop.snapshot(training.networks[name]) for name in ("network", "average"))
+    assert same(training.best, average) and not same(network, average)
 
 
 def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(small):
@@ -113,7 +103,7 @@ def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(sm
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         assert float(step(given, wanted, counted)["loss"]) == pytest.approx(float(loss), rel=1e-4)
     assert min(norms[:3]) > 3 and max(norms[3:]) < 1
-    for a, b in zip(weights(training.networks["network"]), weights(network), strict=True):
+    for a, b in zip(loop.snapshot(training.networks["network"]), loop.snapshot(network), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -126,7 +116,7 @@ def test_weights_decay_by_themselves_and_biases_do_not(small):
         if variable.path.endswith("bias"):
             variable.assign(np.linspace(0.5, 1, variable.shape[0]))
     training.optimizers["optimizer"].iterations.assign(100)  # at the peak of the learning rate
-    before = weights(network)
+    before = loop.snapshot(network)
     given, wanted, counted = next(iter(system.draw_batches(small, 2, SEED)))
     losses = system.make_step(training, chosen)(given, tf.zeros_like(wanted), counted)
     assert float(losses["loss"]) == 0
@@ -160,7 +150,7 @@ def test_batches_are_a_function_of_the_seed_and_the_step(small):
         return [np.array(x) for batch in system.draw_batches(small, 3, seed, start).take(steps) for x in batch]
 
     whole, later, other = drawn(1, 0, 6), drawn(1, 4, 2), drawn(2, 0, 6)
-    assert all((a == b).all() for a, b in zip(whole[12:], later, strict=True))
+    assert same(whole[12:], later)
     assert not any((a == b).all() for a, b in zip(whole, other, strict=True))
     assert not (whole[2] == whole[5]).all()  # other holes at each step
 
@@ -181,33 +171,6 @@ def test_a_batch_is_of_the_photographs_and_their_mirror_images(small):
     assert len(seen) > 9
 
 
-@pytest.fixture(scope="module")
-def photographs() -> np.ndarray:
-    rng = np.random.default_rng(5)
-    return rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2) // 2 + (
-        rng.integers(0, 128, (4, SIZE, SIZE, 3), dtype=np.uint8)
-    )
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch, photographs) -> tuple[pd.DataFrame, np.ndarray]:
-    """An index of which rows 0, 2 and 3 are trained on. Of the pair held out and the test image there is no file."""
-    monkeypatch.chdir(tmp_path)
-    index = pd.DataFrame(
-        {
-            "split": ["train"] * 4 + ["test"],
-            "class": ["Cat", "Cat", "Dog", "Dog", ""],
-            "filename": ["a.png", "held.png", "a.png", "b.png", "test.png"],
-        }
-    )
-    for row, image in zip(index[:4].to_dict("records"), photographs, strict=True):
-        if row["filename"] != "held.png":
-            path = paths.RAW / "Training_Data" / row["class"] / "Unmasked_Train" / row["filename"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_image(image, ".png"))
-    return index, np.array([True, False, True, True, False])
-
-
 @pytest.mark.parametrize("resolution", [64, 128])
 def test_the_photographs_that_are_trained_on_are_read_and_reduced_to_the_resolution(project, photographs, resolution):
     index, keep = project
@@ -220,41 +183,20 @@ def test_the_photographs_that_are_trained_on_are_read_and_reduced_to_the_resolut
     assert whole[0][0].shape == (2, resolution, resolution, 4)
     for some, others in ((whole, expected), (whole[3:], later)):
         for one, other in zip(some, others.as_numpy_iterator(), strict=False):
-            assert all((a == b).all() for a, b in zip(one, other, strict=True))
+            assert same(one, other)
     assert system.sources(chosen, index[keep]) == [
         paths.RAW / "Training_Data" / kind / "Unmasked_Train" / name
         for kind, name in (("Cat", "a.png"), ("Dog", "a.png"), ("Dog", "b.png"))
     ]
     model = residual.build(2)
-    before = weights(model)
+    before = loop.snapshot(model)
     system.prepare(model, chosen, index, keep, SEED)
-    assert all((a == b).all() for a, b in zip(before, weights(model), strict=True))
+    assert same(before, model.get_weights())
 
 
 @pytest.mark.parametrize("at", [1, 5])
-def test_interrupted_it_ends_with_the_same_bits(tmp_path, small, at):
-    chosen = settings()
-
-    def go_on(training: loop.Training, keep: bool) -> None:
-        def checkpoint(now: loop.Training) -> None:
-            if keep:
-                save_checkpoint(tmp_path / str(now.step), now.step, *loop.dump(now))
-
-        def validate() -> float:
-            return float(np.abs(training.model.get_weights()[0]).mean())
-
-        batches = system.draw_batches(small, chosen.batch_size, SEED, training.step)
-        loop.train(training, chosen, system.make_step(training, chosen), batches, validate, checkpoint)
-
-    whole, resumed = begin(chosen), begin(chosen)
-    go_on(whole, True)
-    loop.restore(resumed, *load_checkpoint(tmp_path / str(at)))
-    assert resumed.step == at
-    go_on(resumed, False)
-    (arrays, state), (expected, expected_state) = loop.dump(resumed), loop.dump(whole)
-    del state["seconds"], expected_state["seconds"]
-    assert same(arrays, expected) and state == expected_state
-    assert not same(arrays, loop.dump(begin(chosen))[0])
+def test_interrupted_it_ends_with_the_same_bits(tmp_path, project, at):
+    check_resumed(system, settings(), *project, tmp_path, at)
 
 
 def test_it_learns(small):
