@@ -1,6 +1,8 @@
 """Stage 3, once for each system: `python -m pipeline.train residual`; data/model/residual has its weights and card."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import get_args
@@ -28,7 +30,6 @@ from pipeline.training.shards import REMEDY
 from pipeline.training.times import note_seconds
 
 FILLED_AT_ONCE = 8  # validation images
-GOES_ON = "worker 0 has the last checkpoint, from which all go on"
 
 
 def main() -> None:
@@ -78,19 +79,13 @@ def main() -> None:
         if chief:
             save_checkpoint(work, now.step, *loop.dump(now))
 
-    try:
+    with losses_explained(strategy):
         with stop_signals() as stopped:
             loop.train(training, own, step, batches, validate if chief else None, checkpoint, stopped)
         if chief:
             write_outputs(name, training, settings, devices, system.MODEL.NORMALISATION, pairs)
             remove(work)
         wait_for_all(strategy)
-    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-        raise BadInput(f"a shard in {paths.AUGMENTED} changed while it was read ({error.message}); {REMEDY}") from None
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-        if not strategy.cluster_resolver:
-            raise
-        raise BadInput(f"a worker is gone ({error.message}); start all of them again: {GOES_ON}") from None
 
 
 def system_named() -> str:
@@ -98,6 +93,22 @@ def system_named() -> str:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("system", choices=get_args(System))
     return parser.parse_args().system
+
+
+@contextmanager
+def losses_explained(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Around a training: BadInput where a shard or, of several workers, one is lost to it."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        raise BadInput(f"a shard in {paths.AUGMENTED} changed while it was read ({error.message}); {REMEDY}") from None
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if not strategy.cluster_resolver:
+            raise
+        raise BadInput(
+            f"a worker is gone ({error.message.splitlines()[0]}); start all of them again: they go on from the last "
+            "checkpoint, which worker 0 has"
+        ) from None
 
 
 def write_outputs(

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.base.progress import progress
 
-Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled
+Fill = Callable[..., np.ndarray]  # (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled
 
 
 def in_batches(
