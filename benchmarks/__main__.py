@@ -89,7 +89,7 @@ def systems() -> list[list[str]]:
     names = list(get_args(System))
     if find_spec("diffusers"):
         measure("systems", "write")
-        set_params("diffusion", pretrained="stable-diffusion")
+        set_params("diffusion", pretrained="stable-diffusion", resolution=256)
     else:
         names.remove("diffusion")
     rows, rates = [], {}

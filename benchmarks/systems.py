@@ -16,7 +16,7 @@ from pipeline.params import System, load_params
 from pipeline.training.devices import use_devices
 from pipeline.training.memory import keep_freed_memory
 
-WARM_UP, SECONDS = 3, 20.0  # steps that are not timed, and how long the others may take
+WARM_UP, SECONDS = 2, 20.0  # steps that are not timed, and how long the others may take
 
 # stabilityai/stable-diffusion-2-inpainting: the sizes in its config.json files
 UNET = {
