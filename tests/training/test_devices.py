@@ -156,7 +156,8 @@ def test_a_worker_that_is_killed_ends_the_other_and_all_go_on_from_the_first_one
     for folder, process in both:
         process.kill()
         process.communicate()
-        params_file(folder, **SETTINGS, **{"train.strategy": "multi_worker", "residual.checkpoint_every": 2})
+        changes = {"train.strategy": "multi_worker", "residual.checkpoint_every": 2}
+        params_file(folder, **(SETTINGS | changes))
 
     def begin(folder: Path, worker: int) -> subprocess.Popen:
         environment = os.environ | code_here | {"TF_CONFIG": cluster(ports, worker)}
