@@ -20,7 +20,7 @@ from pipeline.competition.images import encode_image
 from pipeline.competition.index import read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.params import Params, load_params
-from pipeline.report.sheet import draw_sheet
+from pipeline.report.sheet import draw_sheet, spread
 from pipeline.training.card import read_card
 from pipeline.training.times import seconds_of
 
@@ -90,7 +90,7 @@ def describe(system: str) -> dict[str, str]:
 def draw(params: Params, held_out: dict[str, np.ndarray]) -> np.ndarray:
     """A few validation pairs, each masked, filled by every system, and whole, with the RMSE of each fill."""
     pairs, settings = held_out["pairs"], params.submission
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, IMAGES).round().astype(int))
+    chosen = spread(len(pairs), IMAGES)
     rows = read_index(paths.INDEX).loc[pairs[chosen]]
     masked, truth, boxes = read_pairs(paths.RAW, rows)
     filled = {system: put(held_out[system][chosen], masked, boxes) for system in params.systems}

@@ -18,7 +18,7 @@ from pipeline.fills import harmonic, mean_colour, telea
 from pipeline.fills.batched import Fill, in_batches
 from pipeline.params import Submission, load_params
 from pipeline.report.page import make_page
-from pipeline.report.sheet import draw_sheet
+from pipeline.report.sheet import draw_sheet, spread
 
 SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
 AT_ONCE = 10  # images
@@ -113,7 +113,7 @@ def make_sheet(
     samples: int,
 ) -> np.ndarray:
     """The sample sheet of some validation pairs, spread evenly over the classes as the index has them."""
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, samples).round().astype(int))
+    chosen = spread(len(pairs), samples)
     captions = [f"{pairs['filename'].iloc[i]}: RMSE {rmse(values[i], answer[i]):.4f}" for i in chosen]
     return draw_sheet([(masked[i], filled[i], truth[i]) for i in chosen], captions)
 

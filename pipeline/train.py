@@ -1,7 +1,7 @@
 """Stage 3, once for each system: `python -m pipeline.train residual`; data/model/residual has its weights and card."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -18,7 +18,7 @@ from pipeline.base.progress import say
 from pipeline.competition.boxes import cut
 from pipeline.competition.index import masked_path, read_index, read_pairs, split_validation, whole_path
 from pipeline.competition.metric import rmse
-from pipeline.fills.batched import in_batches
+from pipeline.fills.batched import Fill, in_batches
 from pipeline.params import System, load_params
 from pipeline.training import loop
 from pipeline.training.card import code_version, fingerprint, library_versions, read_card, write_card
@@ -47,7 +47,6 @@ def main() -> None:
     held = split_validation(index, common.validation_pairs, common.seed)
     keep = (index["split"] == "train").to_numpy() & ~held
     pairs = index[held]
-    masked, truth, boxes = read_pairs(paths.RAW, pairs)
     with strategy.scope():
         training = system.begin(own, precision, common.seed)
         step = system.make_step(training, own)
@@ -69,11 +68,10 @@ def main() -> None:
     say(f"train: {name}, {keep.sum()} pairs, {len(pairs)} for validation, {training.model.count_params():,} parameters")
     say(f"train: on {devices}, in {precision}")
 
-    def validate() -> float:
-        system.prepare(training.model, own, index, keep, common.seed)
-        fill, classes = partial(system.MODEL.fill, training.model), pairs["class"].to_numpy()
-        filled = in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs", classes)
-        return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
+    validate = None
+    if chief:
+        prepare = system.preparation(own, index, keep, common.seed)
+        validate = validation(partial(system.MODEL.fill, training.model), pairs, partial(prepare, training.model))
 
     def checkpoint(now: loop.Training) -> None:
         if chief:
@@ -81,7 +79,7 @@ def main() -> None:
 
     with losses_explained(strategy):
         with stop_signals() as stopped:
-            loop.train(training, own, step, batches, validate if chief else None, checkpoint, stopped)
+            loop.train(training, own, step, batches, validate, checkpoint, stopped)
         if chief:
             write_outputs(name, training, settings, devices, system.MODEL.NORMALISATION, pairs)
             remove(work)
@@ -93,6 +91,18 @@ def system_named() -> str:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("system", choices=get_args(System))
     return parser.parse_args().system
+
+
+def validation(fill: Fill, pairs: pd.DataFrame, prepare: Callable[[], None]) -> Callable[[], float]:
+    """A call that prepares the model, fills the validation pairs, and gives their RMSE at `unit` scale."""
+    (masked, truth, boxes), classes = read_pairs(paths.RAW, pairs), pairs["class"].to_numpy()
+
+    def validate() -> float:
+        prepare()
+        filled = in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs", classes)
+        return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
+
+    return validate
 
 
 @contextmanager

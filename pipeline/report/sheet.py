@@ -32,6 +32,11 @@ def draw_sheet(
     return sheet
 
 
+def spread(count: int, samples: int) -> np.ndarray:
+    """Which of so many rows are shown: `samples` of them, or all, evenly spread; int [samples]."""
+    return np.unique(np.linspace(0, count - 1, samples).round().astype(int))
+
+
 def write_text(sheet: np.ndarray, text: str, x: int, y: int) -> None:
     """Text in place, its base line at (x, y). OpenCV's font has ASCII only."""
     cv2.putText(

@@ -15,6 +15,7 @@ from pipeline.base.hub import locate
 from pipeline.models import cyclegan
 from pipeline.params import CycleGan
 from pipeline.training import adversarial
+from pipeline.training.batches import shard_batches
 from pipeline.training.devices import on_all_replicas, part_of_all
 from pipeline.training.loop import Training
 from pipeline.training.savedmodel import FILES, list_files, read_generators
@@ -22,7 +23,7 @@ from pipeline.training.savedmodel import FILES, list_files, read_generators
 MODEL = cyclegan
 GENERATORS = ("generator", "back_generator")  # masked to whole, which fills, and whole to masked
 DISCRIMINATORS = ("whole_discriminator", "masked_discriminator")
-batches = adversarial.batches
+batches = shard_batches
 
 
 def begin(settings: CycleGan, precision: str, seed: int) -> Training:
@@ -103,5 +104,6 @@ def sources(settings: CycleGan, trained: pd.DataFrame) -> list[Path]:
     return [*adversarial.sources(settings, trained), *weights]
 
 
-def prepare(*_: object) -> None:
-    """Nothing: instance normalisation has no statistics to measure."""
+def preparation(*_: object) -> Callable[[keras.Model], None]:
+    """What is to be done to the generator before it is measured: nothing, instance normalisation has no statistics."""
+    return lambda generator: None

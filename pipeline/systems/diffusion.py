@@ -118,5 +118,6 @@ def batches(
         yield np.where(mirrored, whole[:, :, ::-1], whole), boxes, classes, int(rng.integers(2**63))
 
 
-def prepare(*_: object) -> None:
-    """Nothing is to be done to the model before it is measured."""
+def preparation(*_: object) -> Callable[[diffusion.Inpainter], None]:
+    """What is to be done to the model before it is measured: nothing."""
+    return lambda model: None

@@ -1,6 +1,7 @@
 """How pix2pix is trained: generator and discriminator in turn, on the shards' 35,000 images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from pipeline.models import pix2pix, unet
 from pipeline.params import Pix2pix
 from pipeline.training import adversarial
-from pipeline.training.batches import ALL, shard_batches
+from pipeline.training.batches import shard_batches
 from pipeline.training.devices import on_all_replicas, part_of_all, update
 from pipeline.training.loop import Training
 
@@ -61,19 +62,16 @@ def given(masked: tf.Tensor, missing: tf.Tensor, mask_channel: bool) -> tf.Tenso
     return tf.concat([masked, missing], axis=-1) if mask_channel else masked
 
 
-def batches(
-    settings: Pix2pix,
-    index: pd.DataFrame,
-    keep: np.ndarray,
-    seed: int,
-    start: int,
-    parts: tf.distribute.InputContext = ALL,
-) -> tf.data.Dataset:
-    """The training's batches from step `start` on."""
-    return shard_batches(settings, keep, seed, start, parts, settings.random_holes)
+def batches(settings: Pix2pix, *place: Any) -> tf.data.Dataset:
+    """The training's batches, as shard_batches gives them."""
+    return shard_batches(settings, *place, random_holes=settings.random_holes)
 
 
-def prepare(generator: keras.Model, settings: Pix2pix, index: pd.DataFrame, keep: np.ndarray, seed: int) -> None:
-    """Measure the generator's statistics anew, on the training's first batches."""
+def preparation(settings: Pix2pix, index: pd.DataFrame, keep: np.ndarray, seed: int) -> Callable[[keras.Model], None]:
+    """What measures the generator's statistics anew, on the training's first batches."""
     first = batches(settings, index, keep, seed, 0)
-    unet.calibrate(generator, (given(masked, missing, settings.mask_channel) for masked, _, missing in first))
+
+    def measure(generator: keras.Model) -> None:
+        unet.calibrate(generator, (given(masked, missing, settings.mask_channel) for masked, _, missing in first))
+
+    return measure

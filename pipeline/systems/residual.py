@@ -118,5 +118,6 @@ def batches(
     return draw_batches(levels, settings.batch_size, seed, start, parts)
 
 
-def prepare(*_: object) -> None:
-    """Nothing is to be done to the average before it is measured."""
+def preparation(*_: object) -> Callable[[keras.Model], None]:
+    """What is to be done to the average before it is measured: nothing."""
+    return lambda average: None

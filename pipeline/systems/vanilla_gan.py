@@ -10,11 +10,12 @@ import tensorflow as tf
 from pipeline.models import unet, vanilla_gan
 from pipeline.params import VanillaGan
 from pipeline.training import adversarial
+from pipeline.training.batches import shard_batches
 from pipeline.training.devices import on_all_replicas, update
 from pipeline.training.loop import Training
 
 MODEL = vanilla_gan
-sources, batches = adversarial.sources, adversarial.batches
+sources, batches = adversarial.sources, shard_batches
 
 
 def begin(settings: VanillaGan, precision: str, seed: int) -> Training:
@@ -46,6 +47,9 @@ def make_step(training: Training, settings: VanillaGan) -> Callable[..., dict[st
     return on_all_replicas(step)
 
 
-def prepare(generator: keras.Model, settings: VanillaGan, index: pd.DataFrame, keep: np.ndarray, seed: int) -> None:
-    """Measure the generator's statistics anew, on the training's first batches."""
-    unet.calibrate(generator, (masked for masked, _, _ in batches(settings, index, keep, seed, 0)))
+def preparation(
+    settings: VanillaGan, index: pd.DataFrame, keep: np.ndarray, seed: int
+) -> Callable[[keras.Model], None]:
+    """What measures the generator's statistics anew, on the training's first batches."""
+    first = batches(settings, index, keep, seed, 0)
+    return lambda generator: unet.calibrate(generator, (masked for masked, _, _ in first))

@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from pipeline import paths
 from pipeline.models import unet
 from pipeline.training.adam import FusedAdam
-from pipeline.training.batches import ALL, FromShards, shard_batches
 from pipeline.training.devices import part_of_all
 from pipeline.training.loop import Training, snapshot
 from pipeline.training.shards import CHECKSUMS
@@ -51,15 +49,3 @@ def losses(discriminator: keras.Model, masked: tf.Tensor, whole: tf.Tensor, fill
 def sources(_: Any, __: pd.DataFrame) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the shards' checksums stand for the shards."""
     return [paths.AUGMENTED / CHECKSUMS]
-
-
-def batches(
-    settings: FromShards,
-    index: pd.DataFrame,
-    keep: np.ndarray,
-    seed: int,
-    start: int,
-    parts: tf.distribute.InputContext = ALL,
-) -> tf.data.Dataset:
-    """The training's batches from step `start` on."""
-    return shard_batches(settings, keep, seed, start, parts)

@@ -4,6 +4,7 @@ so that training can begin at any step and see what it would have seen."""
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from pipeline import paths
@@ -25,13 +26,17 @@ class FromShards(Protocol):
 
 def shard_batches(
     settings: FromShards,
+    _: pd.DataFrame,
     keep: np.ndarray,
     seed: int,
     start: int,
-    parts: tf.distribute.InputContext,
+    parts: tf.distribute.InputContext = ALL,
     random_holes: bool = False,
 ) -> tf.data.Dataset:
-    """training_batches of what augment made. Raises BadInput where a shard is missing or damaged."""
+    """A system's batches from step `start` on: training_batches of what augment made, which needs no index.
+
+    Raises BadInput where a shard is missing or damaged.
+    """
     shards, records = list_shards(paths.AUGMENTED), int(keep.sum()) * len(TURNS)
     size, buffer = settings.batch_size, settings.shuffle_buffer
     return training_batches(shards, keep, records, size, buffer, seed, start, random_holes, parts)

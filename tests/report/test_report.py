@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.competition.images import SIZE
 from pipeline.report.page import make_page
-from pipeline.report.sheet import GROUPS, SIDE, draw_sheet
+from pipeline.report.sheet import GROUPS, SIDE, draw_sheet, spread
 
 METRICS = {
     "validation": {
@@ -176,3 +176,8 @@ def test_the_sheet_keeps_colours_red_first():
 
 def test_a_name_in_any_script_is_drawn():
     assert draw_sheet(samples(1), ["Кот ½ 猫.jpeg: RMSE 0.1"]).shape == draw_sheet(samples(1), [""]).shape
+
+
+@pytest.mark.parametrize(("count", "samples", "shown"), [(9, 3, [0, 4, 8]), (3, 8, [0, 1, 2]), (1, 4, [0])])
+def test_the_rows_shown_are_spread_evenly_or_are_all(count, samples, shown):
+    assert spread(count, samples).tolist() == shown

@@ -255,5 +255,5 @@ def test_a_generator_loaded_by_its_card_fills_as_it_did_before(tmp_path, generat
 def test_validation_leaves_the_generator_as_it_is():
     generator = begin().model
     before = loop.snapshot(generator)
-    system.prepare(generator, settings(), NO_INDEX, KEEP, SEED)
+    system.preparation(settings(), NO_INDEX, KEEP, SEED)(generator)
     assert same(before, generator.get_weights())

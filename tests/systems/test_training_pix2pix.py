@@ -227,7 +227,7 @@ def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(shar
     unet.calibrate(expected, seen)
     generator = begin(chosen).model
     for _ in range(2):  # it can be done again, as it is at each validation
-        system.prepare(generator, chosen, NO_INDEX, KEEP, SEED)
+        system.preparation(chosen, NO_INDEX, KEEP, SEED)(generator)
         for found, wanted in zip(loop.snapshot(generator), loop.snapshot(expected), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
     assert not same(loop.snapshot(generator), loop.snapshot(begin(chosen).model))
@@ -242,7 +242,7 @@ def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(shards):
         kernel = first_kernel.numpy()
         kernel[:, :, 3] = weight
         first_kernel.assign(kernel)
-        system.prepare(generator, chosen, NO_INDEX, KEEP, SEED)
+        system.preparation(chosen, NO_INDEX, KEEP, SEED)(generator)
         norm = next(layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization))
         found.append(norm.moving_mean.numpy())
     assert np.abs(found[0] - found[1]).max() > 1e-3

@@ -190,7 +190,7 @@ def test_the_photographs_that_are_trained_on_are_read_and_reduced_to_the_resolut
     ]
     model = residual.build(2)
     before = loop.snapshot(model)
-    system.prepare(model, chosen, index, keep, SEED)
+    system.preparation(chosen, index, keep, SEED)(model)
     assert same(before, model.get_weights())
 
 

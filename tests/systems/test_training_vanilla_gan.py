@@ -123,7 +123,7 @@ def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(shar
     chosen = settings(batch_size=40, filters=1)  # 64 images are a batch and a part of one
     found, expected = (system.begin(chosen, "float32", SEED).model for _ in range(2))
     fresh = loop.snapshot(found)
-    system.prepare(found, chosen, NO_INDEX, KEEP, SEED)
+    system.preparation(chosen, NO_INDEX, KEEP, SEED)(found)
     first = training_batches(shards, KEEP, 15, batch_size=40, buffer=4, seed=SEED).take(2)
     unet.calibrate(expected, [masked for masked, _, _ in first])
     for value, wanted in zip(found.get_weights(), expected.get_weights(), strict=True):
