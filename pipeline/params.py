@@ -96,6 +96,8 @@ class Residual(Schedule):
     filters: Annotated[int, Field(ge=1, le=256)]
     blocks: Annotated[int, Field(ge=1, le=16)]
     resolution: Literal[64, 128]
+    zoom: Annotated[float, Field(ge=1, le=4)]
+    masked_images: bool
 
 
 class VanillaGan(Schedule):

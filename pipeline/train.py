@@ -54,7 +54,7 @@ def main() -> None:
     devices = training.devices or describe(strategy)
     facts = settings | {"system": name, "devices": devices, "code": code_version(), "libraries": library_versions()}
     images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, whole_path)]
-    files = [paths.INDEX, *system.sources(own, index[keep]), *images]
+    files = [paths.INDEX, *system.sources(own, index, keep), *images]
     work = paths.WORK / "checkpoints" / fingerprint(files, facts)[:16]
 
     chief = is_chief(strategy)

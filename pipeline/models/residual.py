@@ -21,7 +21,9 @@ from pipeline.fills import harmonic
 SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
 FIRST = 32  # pixels a side after the first layer, whatever the network sees
 WIDTHS = (1, 2, 4, 8)  # filters at 32, 16, 8 and 4 pixels a side, in multiples of the first
+WIDEST = 256  # filters of any layer: at 4 pixels a side more cost much and bring little
 SHIFTS = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))  # down and right, in the network's pixels
+CYCLES = 1  # of the harmonic solver: it errs by half a grey level, in little more than half the time of two
 NORMALISATION = "grey level / 127.5 - 1, holes filled harmonically; 1 where missing"
 
 
@@ -38,14 +40,14 @@ def build(filters: int = 32, blocks: int = 1, resolution: int = 64, dtype: str =
     fold = {"kernel_size": 2 * stride, "strides": stride, "padding": "same", "dtype": dtype}
     x = layers.Conv2D(filters, **fold, activation="relu", kernel_initializer="he_normal")(image)
     skips = []
-    for factor in WIDTHS[:-1]:
+    widths = [min(factor * filters, WIDEST) for factor in WIDTHS]
+    for width in widths[1:]:
         x = refine(x, blocks, dtype)
         skips.append(x)
-        width = 2 * factor * filters
         x = layers.Conv2D(width, 2, 2, activation="relu", kernel_initializer="he_normal", dtype=dtype)(x)
     x = refine(x, 2 * blocks, dtype)
-    for factor, skip in zip(WIDTHS[-2::-1], skips[::-1], strict=True):
-        x = layers.Conv2DTranspose(factor * filters, 2, 2, kernel_initializer="he_normal", dtype=dtype)(x)
+    for width, skip in zip(widths[-2::-1], skips[::-1], strict=True):
+        x = layers.Conv2DTranspose(width, 2, 2, kernel_initializer="he_normal", dtype=dtype)(x)
         x = layers.ReLU(dtype=dtype)(layers.Add(dtype=dtype)([x, skip]))
         x = refine(x, blocks, dtype)
     x = layers.Conv2DTranspose(3, **fold, kernel_initializer="zeros")(x)
@@ -81,18 +83,18 @@ def draw_weights(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
     return (inside[:, :, 0, :, None] & inside[:, :, 1, None, :]).sum(axis=1).astype(np.float32)
 
 
-def examples(photographs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def examples(photographs: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What to train on: the network's input [n, h, h, 4] and the residual it should give [n, h, h, 3], float32.
 
-    photographs are whole, uint8 [n, h, h, 3]; weights, as draw_weights gives them, are above 0 where to make holes.
+    photographs are uint8 [n, h, h, 3]; missing, bool [n, h, h], says where to make holes.
     """
-    given = network_input(photographs, weights > 0)
+    given = network_input(photographs, missing)
     return given, scale(photographs) - given[..., :3]
 
 
 def network_input(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """Photographs [n, h, w, 3] in grey levels, holes bool [n, h, w] filled, and the mask: float32 [n, h, w, 4]."""
-    smooth = harmonic.solve(scale(photographs), missing)
+    smooth = harmonic.solve(scale(photographs), missing, CYCLES)
     return np.concatenate([smooth, missing[..., None]], axis=-1, dtype=np.float32)
 
 
@@ -108,6 +110,12 @@ def shrink(photographs: np.ndarray, side: int) -> np.ndarray:
     return cells.mean(axis=(2, 4), dtype=np.float32)
 
 
+def missing_cells(boxes: np.ndarray, side: int) -> np.ndarray:
+    """Which pixels of the reduced photographs a hole touches: bool [n, side, side]."""
+    cell = SIZE // side
+    return hole(boxes).reshape(-1, side, cell, side, cell).any(axis=(2, 4))
+
+
 def fill(model: Model, masked: np.ndarray, boxes: np.ndarray, _: np.ndarray | None = None) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were."""
     filled = harmonic.smooth(masked, boxes) + 127.5 * predict(model, masked, boxes)
@@ -120,8 +128,7 @@ def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     The network's strides make its error depend on where the grid lies; shifted, it errs otherwise.
     """
     side = model.input_shape[1]
-    cell = SIZE // side
-    missing = hole(boxes).reshape(-1, side, cell, side, cell).any(axis=(2, 4))
+    missing = missing_cells(boxes, side)
     given = network_input(shrink(masked, side), missing)
     seen = np.concatenate([shift(given, down, right, mode="edge") for down, right in SHIFTS])
     both = np.concatenate([seen, seen[:, :, ::-1]])  # all in one call: a call by itself costs more than 8 images

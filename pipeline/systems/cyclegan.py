@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -98,10 +99,10 @@ def one_way(
     return losses
 
 
-def sources(settings: CycleGan, trained: pd.DataFrame) -> list[Path]:
+def sources(settings: CycleGan, index: pd.DataFrame, keep: np.ndarray) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the shards' checksums, and the pretrained weights."""
     weights = list_files(pretrained(settings)) if settings.pretrained else []
-    return [*adversarial.sources(settings, trained), *weights]
+    return [*adversarial.sources(settings, index, keep), *weights]
 
 
 def preparation(*_: object) -> Callable[[keras.Model], None]:

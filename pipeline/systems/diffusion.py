@@ -93,9 +93,9 @@ def make_step(training: Training, _: Diffusion) -> Callable[..., dict[str, float
     return step
 
 
-def sources(settings: Diffusion, trained: pd.DataFrame) -> list[Path]:
+def sources(settings: Diffusion, index: pd.DataFrame, keep: np.ndarray) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the pretrained weights and the photographs."""
-    photographs = [whole_path(paths.RAW, row) for row in trained.to_dict("records")]
+    photographs = [whole_path(paths.RAW, row) for row in index[keep].to_dict("records")]
     return diffusion.list_weights(settings.pretrained, settings.revision) + photographs
 
 

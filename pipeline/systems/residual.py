@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ import tensorflow as tf
 
 from pipeline import paths
 from pipeline.base.progress import progress
-from pipeline.competition.images import read_image
-from pipeline.competition.index import whole_path
+from pipeline.competition.images import SIZE, read_image
+from pipeline.competition.index import boxes_of, masked_path, whole_path
 from pipeline.models import residual
 from pipeline.params import Residual
 from pipeline.training.adam import FusedAdam
@@ -25,6 +26,7 @@ WARM_UP = 100  # steps, at most a tenth of all
 BETA_2 = 0.99
 CLIP = 1.0  # the gradient's norm over all variables
 PREFETCHED = 4  # batches
+KNOWN = 255
 
 
 def begin(settings: Residual, precision: str, seed: int) -> Training:
@@ -67,26 +69,30 @@ def make_step(training: Training, settings: Residual) -> Callable[..., dict[str,
 
 
 def draw_batches(
-    small: np.ndarray, batch_size: int, seed: int, start: int = 0, parts: tf.distribute.InputContext = ALL
+    photographs: np.ndarray, settings: Residual, seed: int, start: int = 0, parts: tf.distribute.InputContext = ALL
 ) -> tf.data.Dataset:
     """Endless batches (given, wanted, weights) from step `start` on, as residual.examples and draw_weights make them.
 
-    small, uint8 [n, h, h, 3], are whole photographs. What a step sees is a function of the seed and its number. On
-    several devices these are the parts of the devices here, one after the other, as training_batches gives them.
+    photographs are as read_photographs gives them; where not known, they are missing and weigh nothing. What a step
+    sees is a function of the seed and its number. On several devices these are the parts of the devices here, one after
+    the other, as training_batches gives them.
     """
-    side, here = small.shape[1], part_here(batch_size, parts)
+    batch_size, side, here = settings.batch_size, settings.resolution, part_here(settings.batch_size, parts)
     share = batch_size // parts.num_replicas_in_sync
     shapes = [(None, share, side, side, *channels) for channels in ((4,), (3,), ())]
 
     def draw(step: np.ndarray) -> list[np.ndarray]:
         rng = np.random.default_rng((seed, int(step)))
-        photographs = small[rng.integers(len(small), size=batch_size)]
+        drawn = photographs[rng.integers(len(photographs), size=batch_size)]
         mirrored = rng.random((batch_size, 1, 1, 1)) < 0.5
-        photographs = np.where(mirrored, photographs[:, :, ::-1], photographs)
-        weights = residual.draw_weights(rng, batch_size, side)
-        weights = weights[here]
-        drawn = (*residual.examples(photographs[here], weights), weights)
-        return [part.reshape(-1, share, *part.shape[1:]) for part in drawn]
+        boxes = residual.draw_weights(rng, batch_size, side)
+        if settings.zoom > 1:
+            drawn = zoom(rng, drawn, settings.zoom, side)
+        drawn = np.where(mirrored, drawn[:, :, ::-1], drawn)
+        drawn, boxes = drawn[here], boxes[here]
+        known = drawn[..., 3] == KNOWN
+        made = (*residual.examples(drawn[..., :3], (boxes > 0) | ~known), boxes * known)
+        return [part.reshape(-1, share, *part.shape[1:]) for part in made]
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         drawn = tf.numpy_function(draw, [step], [tf.float32] * 3)
@@ -96,9 +102,56 @@ def draw_batches(
     return steps.map(batch, num_parallel_calls=2, deterministic=True).unbatch().prefetch(PREFETCHED)
 
 
-def sources(_: Residual, trained: pd.DataFrame) -> list[Path]:
-    """The files that a checkpoint depends on beside the index: the photographs themselves."""
-    return [whole_path(paths.RAW, row) for row in trained.to_dict("records")]
+def zoom(rng: np.random.Generator, photographs: np.ndarray, most: float, side: int) -> np.ndarray:
+    """Half of the photographs, uint8 [n, h, h, 4], whole, of the others a part, all brought to [n, side, side, 4].
+
+    A part is 1 to `most` times smaller in width and height, and up to a tenth higher or lower than it is wide.
+    """
+    n, size = photographs.shape[:2]
+    ratio = rng.uniform(1, most, (n, 1)) * np.hstack([rng.uniform(0.9, 1.1, (n, 1)), np.ones((n, 1))])
+    ratio[rng.random(n) < 0.5] = 1
+    length = np.minimum(size / ratio, size).astype(int)
+    start = (rng.random((n, 2)) * (size - length + 1)).astype(int)
+    parts = (
+        photograph[top : top + height, left : left + width]
+        for photograph, (top, left), (height, width) in zip(photographs, start, length, strict=True)
+    )
+    return np.stack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
+
+
+def partly_known(index: pd.DataFrame, keep: np.ndarray) -> pd.DataFrame:
+    """The images of which only the masked one may be seen: those of the test and those held out.
+
+    Two of one photograph have different holes: one would show what is held out of the other. Neither is taken.
+    """
+    outside = index[~keep]
+    return outside[~outside["group"].duplicated(keep=False)]
+
+
+def sources(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> list[Path]:
+    """The files that a checkpoint depends on beside the index: the photographs themselves, and the masked images."""
+    whole = [whole_path(paths.RAW, row) for row in index[keep].to_dict("records")]
+    masked = partly_known(index, keep) if settings.masked_images else index[:0]
+    return whole + [masked_path(paths.RAW, row) for row in masked.to_dict("records")]
+
+
+def read_photographs(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> np.ndarray:
+    """All there is to learn from: uint8 [n, h, h, 4], the last channel KNOWN where the photograph is.
+
+    h is the resolution, or with a zoom 256, which is 1.8 GB for the competition.
+    """
+    files, side = sources(settings, index, keep), settings.resolution if settings.zoom == 1 else SIZE
+    boxes = boxes_of(partly_known(index, keep))
+    photographs = np.full((len(files), side, side, 4), KNOWN, np.uint8)
+
+    def read(number: int) -> None:
+        photographs[number, ..., :3] = np.round(residual.shrink(read_image(files[number])[None], side)[0])
+
+    with ThreadPoolExecutor() as pool:
+        list(progress(pool.map(read, range(len(files))), "read photographs", len(files)))
+    for photograph, missing in zip(photographs[keep.sum() :], residual.missing_cells(boxes, side), strict=False):
+        photograph[missing, 3] = 0
+    return photographs
 
 
 def batches(
@@ -110,12 +163,7 @@ def batches(
     parts: tf.distribute.InputContext = ALL,
 ) -> tf.data.Dataset:
     """The training's batches from step `start` on."""
-    whole = sources(settings, index[keep])
-    with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda path: residual.shrink(read_image(path)[None], settings.resolution)[0], whole)
-        small = np.stack(list(progress(read, "read photographs", len(whole))))
-    levels = np.round(small).astype(np.uint8)
-    return draw_batches(levels, settings.batch_size, seed, start, parts)
+    return draw_batches(read_photographs(settings, index, keep), settings, seed, start, parts)
 
 
 def preparation(*_: object) -> Callable[[keras.Model], None]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -46,6 +47,6 @@ def losses(discriminator: keras.Model, masked: tf.Tensor, whole: tf.Tensor, fill
     }
 
 
-def sources(_: Any, __: pd.DataFrame) -> list[Path]:
+def sources(_: Any, __: pd.DataFrame, ___: np.ndarray) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the shards' checksums stand for the shards."""
     return [paths.AUGMENTED / CHECKSUMS]
