@@ -119,20 +119,20 @@ def zoom(rng: np.random.Generator, photographs: np.ndarray, most: float, side: i
     return np.stack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
 
 
-def partly_known(index: pd.DataFrame, keep: np.ndarray) -> pd.DataFrame:
-    """The images of which only the masked one may be seen: those of the test and those held out.
+def partly_known(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> pd.DataFrame:
+    """The rows to learn from of which only the masked image may be seen: of the test, and held out.
 
     Two of one photograph have different holes: one would show what is held out of the other. Neither is taken.
     """
     outside = index[~keep]
-    return outside[~outside["group"].duplicated(keep=False)]
+    return outside[settings.masked_images & ~outside["group"].duplicated(keep=False)]
 
 
 def sources(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> list[Path]:
     """The files that a checkpoint depends on beside the index: the photographs themselves, and the masked images."""
     whole = [whole_path(paths.RAW, row) for row in index[keep].to_dict("records")]
-    masked = partly_known(index, keep) if settings.masked_images else index[:0]
-    return whole + [masked_path(paths.RAW, row) for row in masked.to_dict("records")]
+    masked = partly_known(settings, index, keep).to_dict("records")
+    return whole + [masked_path(paths.RAW, row) for row in masked]
 
 
 def read_photographs(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> np.ndarray:
@@ -141,7 +141,6 @@ def read_photographs(settings: Residual, index: pd.DataFrame, keep: np.ndarray) 
     h is the resolution, or with a zoom 256, which is 1.8 GB for the competition.
     """
     files, side = sources(settings, index, keep), settings.resolution if settings.zoom == 1 else SIZE
-    boxes = boxes_of(partly_known(index, keep))
     photographs = np.full((len(files), side, side, 4), KNOWN, np.uint8)
 
     def read(number: int) -> None:
@@ -149,8 +148,8 @@ def read_photographs(settings: Residual, index: pd.DataFrame, keep: np.ndarray) 
 
     with ThreadPoolExecutor() as pool:
         list(progress(pool.map(read, range(len(files))), "read photographs", len(files)))
-    for photograph, missing in zip(photographs[keep.sum() :], residual.missing_cells(boxes, side), strict=False):
-        photograph[missing, 3] = 0
+    boxes = boxes_of(partly_known(settings, index, keep))
+    photographs[keep.sum() :, ..., 3][residual.missing_cells(boxes, side)] = 0
     return photographs
 
 

@@ -47,6 +47,13 @@ def test_each_block_is_two_more_convolutions_on_both_sides_of_each_level(side):
     assert counts == [16, 32, 48]  # 32, 16 and 8 pixels a side on the way down and up; at 4 twice as many
 
 
+@pytest.mark.parametrize(("filters", "widths"), [(32, {32, 64, 128, 256}), (96, {96, 192, 256})])
+def test_no_layer_is_wider_than_the_widest(filters, widths):
+    network = residual.build(filters)
+    assert {layer.filters for layer in network.layers if hasattr(layer, "filters")} == {3} | widths
+    assert network.output_shape == (None, 64, 64, 3)
+
+
 def test_in_mixed_precision_the_layers_compute_in_bfloat16_and_the_output_is_float32():
     network = residual.build(2, dtype="mixed_bfloat16")
     convolutions = [layer for layer in network.layers if "conv" in layer.name]
@@ -121,13 +128,13 @@ def test_drawn_holes_are_boxes_as_training_and_filling_see_them(side):
 
 def test_fill_and_residual_make_the_photograph():
     small, weights = photographs(4, 64), residual.draw_weights(np.random.default_rng(0), 4, 64)
-    given, wanted = residual.examples(small, weights)
+    given, wanted = residual.examples(small, weights > 0)
     assert given.shape == (4, 64, 64, 4) and given.dtype == wanted.dtype == np.float32
     np.testing.assert_allclose(given[..., :3] + wanted, small / 127.5 - 1, atol=1e-6)
     np.testing.assert_array_equal(given[..., 3], weights > 0)
     assert (wanted[weights == 0] == 0).all() and (wanted[weights > 0] != 0).mean() > 0.9
     changed = np.where((weights > 0)[..., None], photographs(4, 64, seed=1), small)
-    np.testing.assert_array_equal(residual.examples(changed, weights)[0], given)
+    np.testing.assert_array_equal(residual.examples(changed, weights > 0)[0], given)
 
 
 def test_the_loss_by_hand():
@@ -142,7 +149,7 @@ def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
     network, rng = residual.build(8), np.random.default_rng(0)
     blocks = rng.integers(0, 256, (4, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
     weights = residual.draw_weights(rng, 4, 64)
-    given, wanted = residual.examples(blocks, weights)
+    given, wanted = residual.examples(blocks, weights > 0)
     network.compile(
         keras.optimizers.AdamW(2e-3),
         loss=lambda target, predicted: residual.loss(target[..., :3], predicted, target[..., 3]),

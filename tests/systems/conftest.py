@@ -12,6 +12,7 @@ from trainings import KEEP, THREADS
 from pipeline import paths
 from pipeline.competition.boxes import LAST, TURNS
 from pipeline.competition.images import SIZE, encode_image
+from pipeline.competition.index import BOX_COLUMNS
 from pipeline.training.shards import Record, list_shards, write_shards
 
 # Only settable before TensorFlow is first used, so here, while tests are collected.
@@ -70,6 +71,8 @@ def project(tmp_path, monkeypatch, photographs) -> tuple[pd.DataFrame, np.ndarra
             "split": ["train"] * 4 + ["test"],
             "class": ["Cat", "Cat", "Dog", "Dog", ""],
             "filename": ["a.png", "held.png", "a.png", "b.png", "test.png"],
+            **dict.fromkeys(BOX_COLUMNS, 0),
+            "group": range(5),
         }
     )
     for row, image in zip(index[:4].to_dict("records"), photographs, strict=True):

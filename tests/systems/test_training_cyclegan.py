@@ -213,9 +213,9 @@ def test_pretrained_weights_of_another_shape_are_refused(pretrained):
 
 
 def test_a_hub_id_needs_its_revision():
-    for call in (system.sources, lambda chosen, _: system.begin(chosen, "float32", SEED)):
+    for call in (system.sources, lambda chosen, *_: system.begin(chosen, "float32", SEED)):
         with pytest.raises(BadInput, match="keras-io/CycleGAN.*40 hexadecimal digits of a commit"):
-            call(settings(pretrained="keras-io/CycleGAN"), NO_INDEX)
+            call(settings(pretrained="keras-io/CycleGAN"), NO_INDEX, KEEP)
 
 
 def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(shards):
@@ -229,11 +229,11 @@ def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(shards):
 
 def test_a_checkpoint_depends_on_the_shards_checksums_and_on_the_pretrained_weights(shards, pretrained):
     folder, _ = pretrained
-    (source,) = system.sources(settings(), NO_INDEX)
+    (source,) = system.sources(settings(), NO_INDEX, KEEP)
     assert source.exists() and {Path(name).name for name in shards} <= set(source.read_text().split('"'))
     names = ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index")
     expected = [source, *(folder / name for name in names)]
-    assert system.sources(settings(pretrained=str(folder)), NO_INDEX) == expected
+    assert system.sources(settings(pretrained=str(folder)), NO_INDEX, KEEP) == expected
 
 
 def test_a_resumed_training_ends_with_the_same_weights_bit_for_bit(shards, tmp_path, uncompiled):

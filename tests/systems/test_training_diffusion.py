@@ -179,7 +179,7 @@ def test_a_batch_is_of_the_photographs_trained_on_and_their_mirror_images_each_w
 
 def test_a_checkpoint_depends_on_the_pretrained_weights_and_on_the_photographs(settings, project, folder):
     index, keep = project
-    found = system.sources(settings(), index[keep])
+    found = system.sources(settings(), index, keep)
     assert found[:3] == [folder / name for name in diffusion.WEIGHTS]
     assert [path.relative_to(paths.RAW / "Training_Data").as_posix() for path in found[3:]] == [
         f"{kind}/Unmasked_Train/{name}" for kind, name in (("Cat", "a.png"), ("Dog", "a.png"), ("Dog", "b.png"))

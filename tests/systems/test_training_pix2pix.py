@@ -249,5 +249,5 @@ def test_calibration_sees_the_mask_where_there_is_a_channel_for_it(shards):
 
 
 def test_a_checkpoint_depends_on_the_shards_checksums(shards):
-    (source,) = system.sources(settings(), NO_INDEX)
+    (source,) = system.sources(settings(), NO_INDEX, KEEP)
     assert source.exists() and {Path(name).name for name in shards} <= set(source.read_text().split('"'))

@@ -115,7 +115,7 @@ def test_the_batches_are_those_of_the_shards_pairs_that_are_trained_on(shards):
 
 
 def test_a_checkpoint_depends_on_the_shards_checksums(shards):
-    (source,) = system.sources(settings(), NO_INDEX)
+    (source,) = system.sources(settings(), NO_INDEX, KEEP)
     assert source.exists() and {Path(name).name for name in shards} <= set(source.read_text().split('"'))
 
 
