@@ -7,8 +7,6 @@ fill of the full photograph. No normalisation layers; the last layer starts at z
 fill. Plain Keras 3: nothing here knows the backend. Inside the network photographs are float32 in [-1, 1].
 """
 
-from typing import Any
-
 import cv2
 import keras
 import numpy as np
@@ -22,7 +20,7 @@ SHAPE = ("filters", "blocks", "resolution")  # the settings that `build` takes
 FIRST = 32  # pixels a side after the first layer, whatever the network sees
 WIDTHS = (1, 2, 4, 8)  # filters at 32, 16, 8 and 4 pixels a side, in multiples of the first
 WIDEST = 256  # filters of any layer: at 4 pixels a side more cost much and bring little
-SHIFTS = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))  # down and right, in the network's pixels
+VIEWS = (SIZE, 209, 193)  # pixels a side of what is seen around a box when filling; odd, so that mirrored is alike
 CYCLES = 1  # of the harmonic solver: it errs by half a grey level, in little more than half the time of two
 NORMALISATION = "grey level / 127.5 - 1, holes filled harmonically; 1 where missing"
 
@@ -88,14 +86,9 @@ def examples(photographs: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, 
 
     photographs are uint8 [n, h, h, 3]; missing, bool [n, h, h], says where to make holes.
     """
-    given = network_input(photographs, missing)
-    return given, scale(photographs) - given[..., :3]
-
-
-def network_input(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Photographs [n, h, w, 3] in grey levels, holes bool [n, h, w] filled, and the mask: float32 [n, h, w, 4]."""
-    smooth = harmonic.solve(scale(photographs), missing, CYCLES)
-    return np.concatenate([smooth, missing[..., None]], axis=-1, dtype=np.float32)
+    whole = scale(photographs)
+    smooth = harmonic.solve(whole, missing, CYCLES)
+    return np.concatenate([smooth, missing[..., None]], axis=-1, dtype=np.float32), whole - smooth
 
 
 def scale(photographs: np.ndarray) -> np.ndarray:
@@ -118,31 +111,41 @@ def missing_cells(boxes: np.ndarray, side: int) -> np.ndarray:
 
 def fill(model: Model, masked: np.ndarray, boxes: np.ndarray, _: np.ndarray | None = None) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were."""
-    filled = harmonic.smooth(masked, boxes) + 127.5 * predict(model, masked, boxes)
-    return paste(to_uint8(filled), masked, boxes)
+    smooth = harmonic.smooth(masked, boxes)
+    return paste(to_uint8(smooth + 127.5 * predict(model, smooth, boxes)), masked, boxes)
 
 
-def predict(model: Model, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The residual at full size, float32 [n, 256, 256, 3]: the mean over small shifts and mirror images of the input.
+def predict(model: Model, smooth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The residual in the boxes, float32 [n, 256, 256, 3]: the mean over the views of each box and their mirror images.
 
-    The network's strides make its error depend on where the grid lies; shifted, it errs otherwise.
+    A nearer view has finer pixels, and each has its own errors. smooth, in grey levels, has its holes filled.
     """
-    side = model.input_shape[1]
-    missing = missing_cells(boxes, side)
-    given = network_input(shrink(masked, side), missing)
-    seen = np.concatenate([shift(given, down, right, mode="edge") for down, right in SHIFTS])
-    both = np.concatenate([seen, seen[:, :, ::-1]])  # all in one call: a call by itself costs more than 8 images
+    filled = np.concatenate([scale(smooth), hole(boxes)[..., None]], axis=-1, dtype=np.float32)
+    views = [(image, box, length) for image in range(len(boxes)) for box in boxes[image] for length in VIEWS]
+    corners = [np.clip(box - (length - BOX) // 2, 0, SIZE - length) for _, box, length in views]
+    given = np.stack(
+        [
+            reduce(filled[image, top : top + length, left : left + length], model.input_shape[1])
+            for (image, _, length), (top, left) in zip(views, corners, strict=True)
+        ]
+    )
+    both = np.concatenate([given, given[:, :, ::-1]])  # all in one call: a call by itself costs more than 8 images
     straight, mirrored = np.split(ops.convert_to_numpy(model(both, training=False)), 2)
-    means = np.split((straight + mirrored[:, :, ::-1]) / 2, len(SHIFTS))
-    shifted = zip(means, SHIFTS, strict=True)
-    back = [shift(mean, -down, -right, constant_values=np.nan) for mean, (down, right) in shifted]
-    residual = np.nanmean(back, axis=0) * missing[..., None]
-    return np.stack([cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for one in residual])
+    residuals = (straight + mirrored[:, :, ::-1]) / 2 * given[..., 3:]
+    total, count = np.zeros_like(filled[..., :3]), np.zeros_like(filled[..., 3:])
+    for residual, (image, (row, column), length), (top, left) in zip(residuals, views, corners, strict=True):
+        large = cv2.resize(residual, (length, length), interpolation=cv2.INTER_LINEAR)
+        rows, columns = slice(row, row + BOX), slice(column, column + BOX)
+        total[image, rows, columns] += large[row - top :, column - left :][:BOX, :BOX]
+        count[image, rows, columns] += 1
+    return total / np.maximum(count, 1)
 
 
-def shift(images: np.ndarray, down: int, right: int, **padding: Any) -> np.ndarray:
-    """Images [n, h, w, c] moved by so many pixels; `padding` says, in np.pad's words, what comes in at the edge."""
-    reach = max(abs(down), abs(right))
-    height, width = images.shape[1:3]
-    wide = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), **padding)
-    return wide[:, reach - down : reach - down + height, reach - right : reach - right + width]
+def reduce(part: np.ndarray, side: int) -> np.ndarray:
+    """A part of a filled photograph and its mask, [h, h, 4], as the network sees it: float32 [side, side, 4].
+
+    A pixel is missing there if a hole touches it.
+    """
+    small = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    small[..., 3] = small[..., 3] > 0
+    return small

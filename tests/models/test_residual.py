@@ -1,5 +1,6 @@
 """The residual U-Net: what it is given, what its loss counts, and what filling promises."""
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -160,20 +161,47 @@ def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
     assert losses[-1] < losses[0] / 3
 
 
-@pytest.mark.parametrize("down, right", residual.SHIFTS)
-def test_what_is_shifted_and_shifted_back_is_as_it_was_where_it_was_seen(down, right):
-    images = np.random.default_rng(5).random((2, 8, 8, 3), np.float32)
-    moved = residual.shift(images, down, right, mode="edge")
-    np.testing.assert_array_equal(moved[:, 4, 4], images[:, 4 - down, 4 - right])
-    back = residual.shift(moved, -down, -right, constant_values=np.nan)
-    seen = ~np.isnan(back)
-    assert seen.mean() == (8 - abs(down) - abs(right)) / 8
-    np.testing.assert_array_equal(back[seen], images[seen])
+@pytest.mark.parametrize("length", residual.VIEWS)
+@pytest.mark.parametrize("side", [64, 128])
+def test_each_view_puts_what_the_network_gives_where_it_was_seen(monkeypatch, side, length):
+    """A network that gives back what it sees, of a photograph whose pixels say where they are."""
+    monkeypatch.setattr(residual, "VIEWS", (length,))
+    seen = keras.Input((side, side, 4))
+    row, column = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    smooth = np.stack([row, column, 255 - row], axis=-1)[None].repeat(3, axis=0)
+    boxes = np.array([[[0, 0], [LAST, LAST]], [[60, 100], [90, 120]], [[10, LAST], [LAST, 70]]])
+    found = residual.predict(keras.Model(seen, seen[..., :3]), smooth, boxes)
+    # Near the rim it goes to what lies outside, which is 0.
+    inner = [cv2.erode(missing.astype(np.uint8), np.ones((17, 17), np.uint8)) > 0 for missing in hole(boxes)]
+    wrong = np.abs(127.5 * (found + 1) - smooth)[np.stack(inner)]
+    assert wrong.max() < length / side / 2  # flat beyond the centre of the outermost pixel
+    assert np.median(wrong) < 0.1
+    assert (found[~hole(boxes)] == 0).all()
+
+
+def test_the_residual_is_the_mean_over_the_views(monkeypatch, model):
+    smooth, boxes = photographs(2).astype(np.float32), some_boxes(2)
+    together = residual.predict(model, smooth, boxes)
+    alone = []
+    for length in residual.VIEWS:
+        monkeypatch.setattr(residual, "VIEWS", (length,))
+        alone.append(residual.predict(model, smooth, boxes))
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
+def test_a_part_is_reduced_to_its_means_and_missing_where_a_hole_touches_it():
+    part = np.zeros((6, 6, 4), np.float32)
+    part[..., 0] = np.arange(36).reshape(6, 6)
+    part[1, 5, 3] = 1
+    small = residual.reduce(part, 3)
+    np.testing.assert_allclose(small[..., 0], [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5], [27.5, 29.5, 31.5]])
+    np.testing.assert_array_equal(small[..., 3], [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
 
 
 def test_the_same_residual_everywhere_stays_that_up_to_the_edge(model):
     kept = model.get_weights()
     model.set_weights([*kept[:-2], np.zeros_like(kept[-2]), np.full_like(kept[-1], 0.25)])
-    found = residual.predict(model, photographs(1), np.zeros((1, 2, 2), int))  # boxes in a corner
+    found = residual.predict(model, photographs(1).astype(np.float32), np.zeros((1, 2, 2), int))  # boxes in a corner
     model.set_weights(kept)
     np.testing.assert_allclose(found[0, :70, :70], 0.25, rtol=1e-6)
