@@ -160,7 +160,10 @@ def test_the_text_is_of_the_class(model):
     masked, boxes = photographs(1).repeat(3, axis=0), some_boxes(1).repeat(3, axis=0)
     cat, dog, unknown = diffusion.fill(model, masked, boxes, CLASSES)
     assert (cat != dog).any() and (dog != unknown).any()
-    np.testing.assert_array_equal(diffusion.fill(model, masked[:1], boxes[:1], CLASSES[2:]), unknown[None])
+    alone = diffusion.fill(model, masked[:1], boxes[:1], CLASSES[2:])[0].astype(int)
+    # On some processors a batch of another size is summed in another order, which may round one value otherwise.
+    assert np.abs(alone - unknown).max() <= 1 and np.mean(alone != unknown) < 0.001
+    assert np.mean(alone != dog) > 0.001
 
 
 def test_several_samples_are_several_fills_and_their_mean_is_taken(folder):
