@@ -155,11 +155,8 @@ def test_a_short_training_warms_up_for_a_tenth_of_it_at_most_and_ends_at_zero_to
 
 def test_batches_are_a_function_of_the_seed_and_the_step(small):
     def drawn(seed: int, start: int, steps: int) -> list[np.ndarray]:
-        return [
-            np.array(x)
-            for batch in system.draw_batches(small, settings(batch_size=3), seed, start).take(steps)
-            for x in batch
-        ]
+        batches = system.draw_batches(small, settings(batch_size=3), seed, start)
+        return [np.array(x) for batch in batches.take(steps) for x in batch]
 
     whole, later, other = drawn(1, 0, 6), drawn(1, 4, 2), drawn(2, 0, 6)
     assert same(whole[12:], later)
@@ -266,8 +263,7 @@ def test_zoomed_half_are_whole_and_the_others_are_parts_no_smaller_than_asked():
     ratio = height[~full] / width[~full]
     assert 0.88 < ratio.min() < 0.93 and 1.06 < ratio.max() < 1.13
     assert len(np.unique(found[~full, 0, 0, :2], axis=0)) > 150
-    whole = residual.shrink(photograph[:1, ..., :3], 64)
-    assert np.abs(found[full][..., :3] - whole).max() <= 1
+    assert np.abs(found[full][..., :3] - residual.shrink(photograph[:1, ..., :3], 64)).max() <= 1
 
 
 def test_a_zoomed_batch_is_of_parts_with_what_is_known_of_them(photographs):
@@ -294,7 +290,6 @@ def test_it_learns(small):
     chosen = settings(steps=150, filters=8, learning_rate=3e-3)
     training = begin(chosen)
     step = system.make_step(training, chosen)
-    losses = [
-        float(step(*batch)["loss"]) for batch in system.draw_batches(small, settings(batch_size=4), SEED).take(150)
-    ]
+    batches = system.draw_batches(small, settings(batch_size=4), SEED).take(150)
+    losses = [float(step(*batch)["loss"]) for batch in batches]
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
