@@ -18,10 +18,10 @@ import yaml
 
 from benchmarks.measure import measure
 from pipeline import paths
+from pipeline.archive.check import list_images
 from pipeline.base.progress import say
-from pipeline.competition.check import list_images
-from pipeline.competition.demo import draw_competition
-from pipeline.competition.index import COLUMNS, masked_path, whole_path
+from pipeline.competition.index import COLUMNS, masked_path, target_path
+from pipeline.demo.competition import draw_competition
 from pipeline.params import System, load_params
 
 PAIRS = 7000
@@ -54,7 +54,7 @@ def draw() -> None:
     for number in range(PAIRS // len(train)):
         copy = train.assign(filename=[f"{number} {name}" for name in train["filename"]])
         for old, new in zip(train.to_dict("records"), copy.to_dict("records"), strict=True):
-            for path in (masked_path, whole_path):
+            for path in (masked_path, target_path):
                 path(paths.RAW, new).hardlink_to(path(paths.RAW, old))
         copies.append(copy)
     copies.append(train.head(PAIRS - len(train) * len(copies)))

@@ -6,7 +6,7 @@ import cv2
 
 from benchmarks.measure import main
 from pipeline import augment, paths
-from pipeline.competition.index import read_index, whole_path
+from pipeline.competition.index import read_index, target_path
 
 QUARTERS = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
@@ -17,7 +17,7 @@ def plain() -> int:
     folder = Path("plain")
     folder.mkdir()
     for number, row in enumerate(index[index["split"] == "train"].to_dict("records")):
-        image = cv2.imread(str(whole_path(paths.RAW, row)))
+        image = cv2.imread(str(target_path(paths.RAW, row)))
         rotated = [cv2.rotate(image, code) for code in QUARTERS]
         for turn, result in enumerate([image, cv2.flip(image, 1), *rotated]):
             cv2.imwrite(str(folder / f"{number}_{turn}.jpeg"), result)

@@ -10,8 +10,9 @@ from benchmarks.measure import main
 from pipeline import paths
 from pipeline.competition.images import read_images
 from pipeline.competition.index import boxes_of, masked_path, read_index
-from pipeline.fills import harmonic, twin
-from pipeline.models import residual
+from pipeline.fills import harmonic
+from pipeline.systems.residual import network as residual
+from pipeline.twins import fill as twin
 
 BATCH, SIDE = 32, 64  # photographs of 64 x 64
 TIMES = 20

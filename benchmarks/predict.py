@@ -5,7 +5,7 @@ from importlib import import_module
 from benchmarks.measure import main
 from pipeline import paths, predict
 from pipeline.params import load_params
-from pipeline.training.card import write_card
+from pipeline.systems.card import write_card
 
 
 def prepare() -> None:

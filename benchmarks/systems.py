@@ -14,7 +14,7 @@ from pipeline import paths
 from pipeline.competition.index import read_index
 from pipeline.params import System, load_params
 from pipeline.training.devices import use_devices
-from pipeline.training.memory import keep_freed_memory
+from pipeline.training.runtime import keep_freed_memory
 
 WARM_UP, SECONDS = 2, 20.0  # steps that are not timed, and how long the others may take
 

@@ -20,15 +20,16 @@ import pandas as pd
 from skimage.restoration import inpaint_biharmonic
 
 from pipeline import paths
-from pipeline.competition.boxes import hole, paste
+from pipeline.competition.boxes import hole_mask, paste
 from pipeline.competition.images import to_uint8
 from pipeline.competition.index import read_index, read_pairs, split_validation
 from pipeline.evaluate import SIMPLE_FILLS, encode, score
-from pipeline.fills import telea, twin
+from pipeline.fills import telea
 from pipeline.fills.batched import in_batches
 from pipeline.params import load_params
-from pipeline.training.card import read_card
-from pipeline.training.trained import load_fill
+from pipeline.systems.card import read_card
+from pipeline.systems.trained import load_fill
+from pipeline.twins import fill as twin
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".work" / "table"
@@ -43,7 +44,7 @@ def navier_stokes(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def biharmonic(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """scikit-image's: the bilaplacian is zero in the holes."""
-    pairs = zip(masked, hole(boxes), strict=True)
+    pairs = zip(masked, hole_mask(boxes), strict=True)
     filled = [255 * inpaint_biharmonic(image, missing, channel_axis=-1) for image, missing in pairs]
     return paste(to_uint8(np.stack(filled)), masked, boxes)
 

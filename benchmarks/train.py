@@ -12,11 +12,11 @@ from benchmarks.measure import main
 from pipeline import paths
 from pipeline.competition.boxes import TURNS
 from pipeline.competition.index import read_index
-from pipeline.models import pix2pix
 from pipeline.params import load_params
-from pipeline.systems import pix2pix as system
+from pipeline.systems.pix2pix import network as pix2pix
+from pipeline.systems.pix2pix import training as system
 from pipeline.training.batches import training_batches
-from pipeline.training.memory import keep_freed_memory
+from pipeline.training.runtime import keep_freed_memory
 from pipeline.training.shards import list_shards
 
 STEPS = 20

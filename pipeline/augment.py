@@ -13,7 +13,7 @@ from pipeline.base.files import replacing
 from pipeline.base.progress import progress
 from pipeline.competition.boxes import TURNS, turn_boxes, turn_image
 from pipeline.competition.images import decode_image, encode_image
-from pipeline.competition.index import boxes_of, read_index, whole_path
+from pipeline.competition.index import boxes_of, read_index, target_path
 from pipeline.params import load_params
 from pipeline.training.shards import Record, write_shards
 
@@ -46,7 +46,7 @@ def augment(pairs: pd.DataFrame) -> Iterator[Record]:
 
 def turn_all(row: dict, boxes: np.ndarray) -> list[Record]:
     """One training image in every turn, its boxes carried along; the untouched one keeps the bytes of its file."""
-    path = whole_path(paths.RAW, row)
+    path = target_path(paths.RAW, row)
     data = path.read_bytes()
     image = decode_image(data, str(path))
     encoded = partial(encode_image, suffix=path.suffix)

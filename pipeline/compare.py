@@ -21,8 +21,7 @@ from pipeline.competition.index import read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.params import Params, load_params
 from pipeline.report.sheet import draw_sheet, spread
-from pipeline.training.card import read_card
-from pipeline.training.times import seconds_of
+from pipeline.systems.card import read_card, seconds_of
 
 # What the report's systems scored on the public leaderboard.
 LEADERBOARD = {"vanilla_gan": "0.24881", "diffusion": "0.23722", "cyclegan": "0.23562", "pix2pix": "0.16714"}

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
+from pipeline.archive import unpack as archive
+from pipeline.archive.check import build_index, check_images, list_images
 from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
 from pipeline.base.progress import progress, say
-from pipeline.competition import archive, kaggle
-from pipeline.competition.check import build_index, check_images, list_images
-from pipeline.competition.demo import draw_competition
+from pipeline.demo.competition import draw_competition
+from pipeline.kaggle import client as kaggle
 from pipeline.params import Fetch, load_params
 
 REAL_COUNTS = {"train": 7000, "test": 200}

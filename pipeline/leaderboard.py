@@ -7,9 +7,9 @@ import pandas as pd
 
 from pipeline import paths
 from pipeline.base.command import run
-from pipeline.competition import kaggle
-from pipeline.competition.kaggle import Entry
-from pipeline.history.ledger import read_ledger
+from pipeline.kaggle import client as kaggle
+from pipeline.kaggle.client import Entry
+from pipeline.kaggle.ledger import read_ledger
 from pipeline.params import load_params
 
 DEADLINE = 300.0  # seconds

@@ -15,14 +15,15 @@ from pipeline import paths
 from pipeline.base.command import run_stage
 from pipeline.base.files import keep_only, replacing
 from pipeline.base.progress import say
-from pipeline.competition.boxes import cut, hole, put
+from pipeline.competition.boxes import cut, hole_mask, put
 from pipeline.competition.images import encode_image, read_images
-from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, whole_path
-from pipeline.fills import blend, twin
+from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 from pipeline.fills.batched import in_batches
 from pipeline.params import load_params
-from pipeline.training.card import read_card
-from pipeline.training.trained import load_fill
+from pipeline.systems import blend
+from pipeline.systems.card import read_card
+from pipeline.systems.trained import load_fill
+from pipeline.twins import fill as twin
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     held = (images["split"] == "train").to_numpy()
     rows, boxes = images.to_dict("records"), boxes_of(images)
     masked = read_images(masked_path(paths.RAW, row) for row in rows)
-    truth = cut(read_images(whole_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes[held])
+    truth = cut(read_images(target_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes[held])
 
     size = settings.batch_size
     classes = images["class"].to_numpy()
@@ -112,7 +113,7 @@ def list_twins(
     return images[["split", "class", "filename"]].assign(
         twin=[names[i] if i >= 0 else "" for i in found],
         filled=covered.sum(axis=(1, 2)),
-        missing=hole(boxes).sum(axis=(1, 2)),
+        missing=hole_mask(boxes).sum(axis=(1, 2)),
     )
 
 

@@ -28,9 +28,9 @@ from pipeline.competition import submission
 from pipeline.competition.index import boxes_of, read_index
 from pipeline.competition.metric import rmse
 from pipeline.history import repo
-from pipeline.history.ledger import read_ledger
 from pipeline.history.worktree import link, run_dvc, worktree
-from pipeline.training.card import CARD, read_card
+from pipeline.kaggle.ledger import read_ledger
+from pipeline.systems.card import CARD, read_card
 
 TOLERANCE = 0.005
 FROM_NOTHING = ("repro", "--force", "--no-run-cache", "--no-commit")  # DVC's cache is neither read nor written

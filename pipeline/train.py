@@ -16,18 +16,16 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import remove, replacing
 from pipeline.base.progress import say
 from pipeline.competition.boxes import cut
-from pipeline.competition.index import masked_path, read_index, read_pairs, split_validation, whole_path
+from pipeline.competition.index import masked_path, read_index, read_pairs, split_validation, target_path
 from pipeline.competition.metric import rmse
 from pipeline.fills.batched import Fill, in_batches
 from pipeline.params import System, load_params
+from pipeline.systems.card import code_version, fingerprint, library_versions, note_seconds, read_card, write_card
 from pipeline.training import loop
-from pipeline.training.card import code_version, fingerprint, library_versions, read_card, write_card
 from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
-from pipeline.training.devices import agree, check_batch, describe, is_chief, use_devices, wait_for_all
-from pipeline.training.memory import keep_freed_memory
-from pipeline.training.precision import usable_precision
+from pipeline.training.devices import check_batch, describe, is_chief, sync_replicas, use_devices, wait_for_all
+from pipeline.training.runtime import keep_freed_memory, usable_precision
 from pipeline.training.shards import REMEDY
-from pipeline.training.times import note_seconds
 
 FILLED_AT_ONCE = 8  # validation images
 
@@ -41,7 +39,9 @@ def main() -> None:
     strategy = use_devices(common.strategy)
     check_batch(strategy, name, own.batch_size)
     precision = usable_precision(common.precision)
-    system = import_module(f"pipeline.systems.{name}")  # by name, so that one system's code is no other's dependency
+    system = import_module(
+        f"pipeline.systems.{name}.training"
+    )  # by name, so that one system's code is no other's dependency
 
     index = read_index(paths.INDEX)
     held = split_validation(index, common.validation_pairs, common.seed)
@@ -53,7 +53,7 @@ def main() -> None:
     settings = own.model_dump() | {"precision": precision, "threads": common.threads, "seed": common.seed}
     devices = training.devices or describe(strategy)
     facts = settings | {"system": name, "devices": devices, "code": code_version(), "libraries": library_versions()}
-    images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, whole_path)]
+    images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, target_path)]
     files = [paths.INDEX, *system.sources(own, index, keep), *images]
     work = paths.WORK / "checkpoints" / fingerprint(files, facts)[:16]
 
@@ -61,7 +61,7 @@ def main() -> None:
     if chief and (kept := load_checkpoint(work)):
         loop.restore(training, *kept)
         say(f"train: going on from step {training.step}, kept in {work}")
-    agree(strategy, training)
+    sync_replicas(strategy, training)
     batches = strategy.distribute_datasets_from_function(
         partial(system.batches, own, index, keep, common.seed, training.step)
     )
@@ -70,10 +70,10 @@ def main() -> None:
 
     validate = None
     if chief:
-        prepare = system.preparation(own, index, keep, common.seed)
+        prepare = system.before_validation(own, index, keep, common.seed)
         validate = validation(partial(system.MODEL.fill, training.model), pairs, partial(prepare, training.model))
 
-    def checkpoint(now: loop.Training) -> None:
+    def checkpoint(now: loop.TrainingState) -> None:
         if chief:
             save_checkpoint(work, now.step, *loop.dump(now))
 
@@ -122,7 +122,7 @@ def losses_explained(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def write_outputs(
-    name: str, training: loop.Training, settings: dict, devices: str, normalisation: str, held: pd.DataFrame
+    name: str, training: loop.TrainingState, settings: dict, devices: str, normalisation: str, held: pd.DataFrame
 ) -> None:
     """The weights and the card of a system into data/model, its curves into reports/curves."""
     with replacing(paths.MODELS / name) as folder, replacing(paths.CURVES / name) as curves:

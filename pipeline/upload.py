@@ -20,10 +20,11 @@ from pipeline.base.command import lock, run
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing, sha256
 from pipeline.base.progress import SECONDS_BETWEEN_LINES, say
-from pipeline.competition import kaggle, submission
+from pipeline.competition import submission
 from pipeline.competition.index import boxes_of, read_index
 from pipeline.history import repo
-from pipeline.history.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set_row, write_ledger
+from pipeline.kaggle import client as kaggle
+from pipeline.kaggle.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set_row, write_ledger
 from pipeline.params import Params, load_params
 
 DEADLINE = 1800.0  # seconds

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.competition.demo import draw_competition
+from pipeline.demo.competition import draw_competition
 
 REPO = Path(__file__).resolve().parents[1]
 REAL = "PHOTO_RECONSTRUCTION_ARCHIVE"

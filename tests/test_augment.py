@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from pipeline import augment, fetch, paths
 from pipeline.base.errors import BadInput
-from pipeline.competition.boxes import TURNS, hole, turn_boxes, turn_image
+from pipeline.competition.boxes import TURNS, hole_mask, turn_boxes, turn_image
 from pipeline.competition.images import decode_image, read_image
-from pipeline.competition.index import boxes_of, read_index, whole_path
+from pipeline.competition.index import boxes_of, read_index, target_path
 from pipeline.training.shards import list_shards, parse
 
 SHARDS = 5
@@ -41,7 +41,7 @@ def records(augmented) -> list[dict]:
     for shard, name in enumerate(list_shards(augmented / paths.AUGMENTED)):
         for record in tf.data.TFRecordDataset(name).map(parse).as_numpy_iterator():
             row = index.loc[int(record["pair"])].to_dict()
-            path = whole_path(augmented / paths.RAW, row)
+            path = target_path(augmented / paths.RAW, row)
             whole = read_image(path)
             image = decode_image(record["image"], "a record")
             gaps = {turn: np.abs(turn_image(whole, turn).astype(int) - image).mean() for turn in TURNS}
@@ -82,7 +82,7 @@ def test_the_boxes_are_carried_to_where_the_holes_go(augmented, records):
     for record in records:
         before = boxes[record["pair"]]
         assert (record["boxes"] == turn_boxes(before, record["turn"])).all()
-        assert (hole(record["boxes"][None])[0] == turn_image(hole(before[None])[0], record["turn"])).all()
+        assert (hole_mask(record["boxes"][None])[0] == turn_image(hole_mask(before[None])[0], record["turn"])).all()
 
 
 def test_the_five_of_an_image_lie_in_five_shards(records):

@@ -8,8 +8,7 @@ import pytest
 from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.compare import compare, describe, read_results
-from pipeline.training.card import read_card, write_card
-from pipeline.training.times import note_seconds, seconds_of
+from pipeline.systems.card import note_seconds, read_card, seconds_of, write_card
 
 SCORES = {
     name: {"all": 0.1 + number / 100, "without_twins": 0.2 + number / 100}

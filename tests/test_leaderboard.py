@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.competition.kaggle import Entry
-from pipeline.history.ledger import add_row, read_ledger
+from pipeline.kaggle.client import Entry
+from pipeline.kaggle.ledger import add_row, read_ledger
 from pipeline.leaderboard import rank, standing, table
 
 TEAMS = [Entry("first", 0.1), Entry("second", 0.2), Entry("also second", 0.2), Entry("fourth", 0.3)]

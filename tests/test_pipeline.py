@@ -20,9 +20,9 @@ import yaml
 from pipeline import paths
 from pipeline.base.files import sha256
 from pipeline.competition import submission
-from pipeline.competition.boxes import BOX, cut, hole
+from pipeline.competition.boxes import BOX, cut, hole_mask
 from pipeline.competition.images import read_image, read_images
-from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, whole_path
+from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 
 TESTS, STEPS, RESIDUAL_STEPS, VALIDATION = 6, 40, 12, 3
 SYSTEMS = ["pix2pix", "residual"]
@@ -146,7 +146,7 @@ def test_known_pixels_of_the_filled_images_are_the_test_images_own(project, test
     for row, boxes in zip(test_rows.to_dict("records"), boxes_of(test_rows), strict=True):
         masked = read_image(masked_path(project / paths.RAW, row))
         filled = read_image(filled_path(project / paths.FILLED, row))
-        missing = hole(boxes[None])[0]
+        missing = hole_mask(boxes[None])[0]
         assert (filled[~missing] == masked[~missing]).all()
         assert (filled[missing] != masked[missing]).mean() > 0.5
 
@@ -181,11 +181,11 @@ def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_ro
     assert ((table["filled"] > 0) == found).all() and (table["filled"] <= table["missing"]).all()
     for name in table["twin"][found]:
         kind, filename = name.split("/")
-        assert whole_path(project / paths.RAW, {"class": kind, "filename": filename}).exists()
+        assert target_path(project / paths.RAW, {"class": kind, "filename": filename}).exists()
     rows = test_rows[found]
     filled = read_images(filled_path(project / paths.FILLED, row) for row in rows.to_dict("records"))
     truth = read_images(project / paths.TRUTH / name for name in rows["filename"])
-    missing = hole(boxes_of(rows))
+    missing = hole_mask(boxes_of(rows))
     assert np.abs(filled[missing].astype(float) - truth[missing]).mean() < 8
     share = table["filled"].sum() / table["missing"].sum()
     assert scores(project)["filled_from_twins"]["test"] == pytest.approx(share)
@@ -275,7 +275,7 @@ def test_the_validation_scores_are_those_of_the_filled_pairs(project):
     """Filled in blue, green, red, each channel of the whole image scaled to 0..1, whatever evaluate calls."""
     fills = held_out(project)
     pairs = read_index(project / paths.INDEX).loc[fills.pop("pairs")]
-    truth = [cv2.imread(str(whole_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
+    truth = [cv2.imread(str(target_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
     masked = [cv2.imread(str(masked_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
     assert fills.keys() == {"submission", "blend", *SYSTEMS}
     for name, values in fills.items():
@@ -298,7 +298,7 @@ def test_the_validation_pairs_are_listed_with_their_twins_and_no_pair_is_its_own
     pairs, table = read_index(project / paths.INDEX).loc[fills["pairs"]], table[table["split"] == "train"]
     assert table[["class", "filename"]].to_numpy().tolist() == pairs[["class", "filename"]].to_numpy().tolist()
     assert (table["twin"] != table["class"] + "/" + table["filename"]).all()
-    assert table["missing"].tolist() == hole(boxes_of(pairs)).sum(axis=(1, 2)).tolist()
+    assert table["missing"].tolist() == hole_mask(boxes_of(pairs)).sum(axis=(1, 2)).tolist()
     unlike = (fills["submission"] != fills["blend"]).any(axis=(1, 2, 3, 4))
     assert (unlike <= (table["filled"] > 0).to_numpy()).all()
     share = table["filled"].sum() / table["missing"].sum()
@@ -314,7 +314,7 @@ def share_of_least_error(fill: np.ndarray, other: np.ndarray, truth: np.ndarray)
 def test_fitted_weights_are_those_of_least_error_and_no_pair_is_scored_with_its_own(project):
     fills = held_out(project)
     pairs = read_index(project / paths.INDEX).loc[fills["pairs"]]
-    whole = read_images(whole_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
+    whole = read_images(target_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
     one, other, truth = fills["pix2pix"], fills["residual"], cut(whole, boxes_of(pairs))
     weights = json.loads((project / paths.BLEND).read_text(encoding="utf-8"))
     assert list(weights) == SYSTEMS and sum(weights.values()) == pytest.approx(1)

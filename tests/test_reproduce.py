@@ -22,7 +22,7 @@ from pipeline.reproduce import (
     read_outputs,
     set_precision,
 )
-from pipeline.training.card import library_versions
+from pipeline.systems.card import library_versions
 
 CSV = paths.SUBMISSION.as_posix()
 THEN = {"train": {"data/model": "a"}, "write": {CSV: "b"}}

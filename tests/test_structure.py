@@ -24,7 +24,7 @@ MODULES = {
 }
 DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
 SYSTEMS = get_args(System)
-SHARED = {"pipeline.models.unet"}  # of the models' files: what several systems use
+SHARED = {"pipeline.systems.shared.unet"}  # of the models' files: what several systems use
 ITEM = "${item}"  # in dvc.yaml: a system, as train has one stage for each
 NOT_DATA = {
     "PARAMS",
@@ -148,7 +148,7 @@ def test_a_system_has_its_settings_its_model_and_its_training_and_needs_no_other
 
 
 def test_every_system_can_be_loaded_and_nothing_else():
-    statements = tree("pipeline.training.trained").body
+    statements = tree("pipeline.systems.trained").body
     (value,) = [node.value for node in statements if isinstance(node, ast.Assign) and node.targets[0].id == "MODELS"]
     assert [key.value for key in value.keys] == [name.id for name in value.values] == list(SYSTEMS)
     shared = {module.rpartition(".")[2] for module in SHARED}
@@ -273,10 +273,10 @@ def test_nothing_but_its_own_file_imports_kaggle_and_that_only_inside_functions(
         for module in MODULES
         if any(name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(tree(module)))
     }
-    assert users == {"pipeline.competition.kaggle"}
-    top = [node for node in ast.walk(tree("pipeline.competition.kaggle")) if isinstance(node, ast.FunctionDef)]
+    assert users == {"pipeline.kaggle.client"}
+    top = [node for node in ast.walk(tree("pipeline.kaggle.client")) if isinstance(node, ast.FunctionDef)]
     inside = [statement for node in top for statement in ast.walk(node)]
-    for node in ast.walk(tree("pipeline.competition.kaggle")):
+    for node in ast.walk(tree("pipeline.kaggle.client")):
         if isinstance(node, ast.Import | ast.ImportFrom) and any(
             name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(node)
         ):

@@ -16,7 +16,7 @@ LAST = SIZE - BOX  # the greatest row and column a box can start at
 TURNS: dict[str, int | None] = {"whole": 0, "flip": None, "rot90": 1, "rot180": 2, "rot270": 3}
 
 
-def hole(boxes: np.ndarray) -> np.ndarray:
+def hole_mask(boxes: np.ndarray) -> np.ndarray:
     """Which pixels are missing: bool [n, 256, 256] from boxes int [n, 2, 2]."""
     position = np.arange(SIZE)
     inside = (position >= boxes[..., None]) & (position < boxes[..., None] + BOX)  # [n, box, axis, 256]
@@ -44,7 +44,7 @@ def pixels(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def paste(filled: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """`filled` inside the boxes and, byte for byte, `masked` outside them: uint8 [n, 256, 256, 3]."""
-    return np.where(hole(boxes)[..., None], filled, masked)
+    return np.where(hole_mask(boxes)[..., None], filled, masked)
 
 
 def turn_image(image: np.ndarray, turn: str) -> np.ndarray:

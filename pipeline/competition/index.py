@@ -24,7 +24,7 @@ def masked_path(raw: Path, row: dict) -> Path:
     return raw / "Training_Data" / row["class"] / "Masked_Train" / row["filename"]
 
 
-def whole_path(raw: Path, row: dict) -> Path:
+def target_path(raw: Path, row: dict) -> Path:
     """Where the whole image of a training row lies."""
     return raw / "Training_Data" / row["class"] / "Unmasked_Train" / row["filename"]
 
@@ -50,7 +50,7 @@ def read_pairs(raw: Path, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, 
     """The masked and the whole images of training rows, uint8 [n, 256, 256, 3], and their boxes [n, 2, 2]."""
     rows = pairs.to_dict("records")
     masked = read_images(masked_path(raw, row) for row in rows)
-    return masked, read_images(whole_path(raw, row) for row in rows), boxes_of(pairs)
+    return masked, read_images(target_path(raw, row) for row in rows), boxes_of(pairs)
 
 
 def split_validation(rows: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ missing where all four below it are, Jacobi sweeps with Chebyshev's weights, a b
 
 import numpy as np
 
-from pipeline.competition.boxes import hole, paste
+from pipeline.competition.boxes import hole_mask, paste
 from pipeline.competition.images import to_uint8
 
 CYCLES = 2  # of V-cycles on each level; the error inside 75 x 75 pixels is then below half a grey level
@@ -25,7 +25,7 @@ def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def smooth(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The images with their holes filled, before rounding: float32 [n, 256, 256, 3] from uint8."""
     parts = [slice(start, start + IMAGES_AT_ONCE) for start in range(0, len(masked), IMAGES_AT_ONCE)]
-    return np.concatenate([solve(masked[part].astype(np.float32), hole(boxes[part])) for part in parts])
+    return np.concatenate([solve(masked[part].astype(np.float32), hole_mask(boxes[part])) for part in parts])
 
 
 def solve(known: np.ndarray, missing: np.ndarray, cycles: int = CYCLES) -> np.ndarray:

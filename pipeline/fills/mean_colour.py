@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pipeline.competition.boxes import hole, paste
+from pipeline.competition.boxes import hole_mask, paste
 
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
-    known = ~hole(boxes)[..., None]
+    known = ~hole_mask(boxes)[..., None]
     mean = (masked * known).sum(axis=(1, 2), keepdims=True) / known.sum(axis=(1, 2), keepdims=True)
     return paste(np.round(mean).astype(np.uint8), masked, boxes)

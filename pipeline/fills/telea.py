@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipeline.competition.boxes import hole, paste
+from pipeline.competition.boxes import hole_mask, paste
 
 RADIUS = 3  # pixels around each one that it is made from
 
@@ -15,6 +15,6 @@ def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def inpaint(masked: np.ndarray, boxes: np.ndarray, method: int) -> np.ndarray:
     """The same by one of OpenCV's methods."""
-    holes = hole(boxes).astype(np.uint8)
+    holes = hole_mask(boxes).astype(np.uint8)
     filled = [cv2.inpaint(image, missing, RADIUS, method) for image, missing in zip(masked, holes, strict=True)]
     return paste(np.stack(filled), masked, boxes)

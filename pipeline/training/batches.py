@@ -63,7 +63,7 @@ def training_batches(
     """
     keep = tf.constant(keep)
     first, skip = divmod(start * batch_size, records)
-    here = range(batch_size)[part_here(batch_size, parts)]
+    here = range(batch_size)[local_part(batch_size, parts)]
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         def shuffled(records: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
@@ -93,7 +93,7 @@ def training_batches(
     )
 
 
-def part_here(batch_size: int, parts: tf.distribute.InputContext) -> slice:
+def local_part(batch_size: int, parts: tf.distribute.InputContext) -> slice:
     """Which of a batch's examples the devices of this worker take."""
     count = batch_size // parts.num_input_pipelines
     return slice(parts.input_pipeline_id * count, (parts.input_pipeline_id + 1) * count)
@@ -110,7 +110,7 @@ def example(
         boxes = tf.random.stateless_uniform([2, 2], own, maxval=LAST + 1, dtype=boxes.dtype)
     # Spelled out since the default method is a faster and coarser one than every other reader's.
     image = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
-    missing = hole(boxes)[..., None]
+    missing = hole_mask(boxes)[..., None]
     masked = tf.where(missing, tf.zeros_like(image), image)
     all_three = tf.concat([masked, image, tf.cast(missing, tf.uint8)], axis=-1)
     all_three = tf.image.resize(all_three, (JITTER, JITTER), method="nearest")
@@ -119,7 +119,7 @@ def example(
     return images[..., :3], images[..., 3:], all_three[..., 6:]
 
 
-def hole(boxes: tf.Tensor) -> tf.Tensor:
+def hole_mask(boxes: tf.Tensor) -> tf.Tensor:
     """Which pixels are missing: bool [256, 256] from one image's boxes, int64 [2, 2]."""
     position = tf.range(SIZE, dtype=boxes.dtype)
     inside = (position >= boxes[..., None]) & (position < boxes[..., None] + BOX)  # [box, axis, 256]

@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
-from pipeline.training.loop import Training
-from pipeline.training.memory import grow_gpu_memory
+from pipeline.training.loop import TrainingState
+from pipeline.training.runtime import grow_gpu_memory
 
 SUM = tf.distribute.ReduceOp.SUM
 Step = Callable[..., dict[str, tf.Tensor]]
@@ -100,13 +100,13 @@ def update(tape: tf.GradientTape, loss: tf.Tensor, network: keras.Model, optimiz
     optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
 
 
-def part_of_all(weights: tf.Tensor | float = 1.0) -> tf.Tensor:
+def replica_share(weights: tf.Tensor | float = 1.0) -> tf.Tensor:
     """In a step: the sum of these weights beside the sum of those of all replicas; exactly 1 where there is but one."""
     own = tf.reduce_sum(weights)
     return own / tf.distribute.get_replica_context().all_reduce(SUM, own)
 
 
-def agree(strategy: tf.distribute.Strategy, training: Training) -> None:
+def sync_replicas(strategy: tf.distribute.Strategy, training: TrainingState) -> None:
     """Bring every replica to the state of the first one, each with random numbers of its own.
 
     Statistics of batch normalisation are then those of the whole batch. With one replica nothing changes.
@@ -126,7 +126,7 @@ def agree(strategy: tf.distribute.Strategy, training: Training) -> None:
         for network in training.networks.values():
             for layer in network.layers:
                 if generator := getattr(layer, "seed_generator", None):
-                    differ(generator)
+                    offset_seeds(generator)
         return of_first(tf.constant(training.step))
 
     training.step = int(strategy.experimental_local_results(strategy.run(copy))[0])
@@ -136,7 +136,7 @@ def agree(strategy: tf.distribute.Strategy, training: Training) -> None:
                 layer.synchronized = True
 
 
-def differ(generator: keras.random.SeedGenerator) -> None:
+def offset_seeds(generator: keras.random.SeedGenerator) -> None:
     """In a replica: random numbers that no other replica draws."""
     seed, count = tf.unstack(tf.convert_to_tensor(generator.state.value))
     replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, seed.dtype)

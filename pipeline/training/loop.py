@@ -53,7 +53,7 @@ class Network(Part, Protocol):
 
 
 @dataclass
-class Training:
+class TrainingState:
     """Everything that changes while training: networks, optimizers, the best weights so far, the curves."""
 
     model: Network  # what fills images: one of the networks
@@ -78,14 +78,14 @@ def snapshot(model: Network) -> list[np.ndarray]:
     return [np.array(weight) for weight in model.get_weights()]
 
 
-def dump(training: Training) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def dump(training: TrainingState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What a checkpoint holds of a training: arrays, and a state that JSON holds."""
     arrays = {name: variable.numpy() for name, variable in training.variables().items()}
     arrays |= {f"best/{i}": weight for i, weight in enumerate(training.best)}
     return arrays, {name: getattr(training, name) for name in ("step", "losses", "sums", "validation", "seconds")}
 
 
-def restore(training: Training, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
+def restore(training: TrainingState, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
     """Bring a training, begun with the same settings, to where a checkpoint was made."""
     for name, variable in training.variables().items():
         variable.assign(arrays[name])
@@ -95,12 +95,12 @@ def restore(training: Training, arrays: dict[str, np.ndarray], state: dict[str, 
 
 
 def train(
-    training: Training,
+    training: TrainingState,
     schedule: Schedule,
     step: Callable[..., dict[str, Any]],
     batches: Iterable[tuple],
     validate: Callable[[], float] | None,
-    checkpoint: Callable[[Training], None],
+    checkpoint: Callable[[TrainingState], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Go on to schedule.steps. `batches` begins at training.step; `step` takes one and gives its losses; `validate`
@@ -144,7 +144,7 @@ def train(
             raise KeyboardInterrupt(f"after step {training.step}, which was kept")
 
 
-def check_variables(training: Training) -> None:
+def check_variables(training: TrainingState) -> None:
     """Raises BadInput where a weight, a statistic or an optimizer's mean is not finite."""
     for name, variable in training.variables().items():
         if not np.isfinite(variable.numpy()).all():
@@ -156,7 +156,7 @@ def diverged(what: str) -> BadInput:
     return BadInput(f"{what}; the last checkpoint was kept: lower its learning_rate, or set train.precision: float32")
 
 
-def add_losses(training: Training, losses: dict[str, float], every: int) -> None:
+def add_losses(training: TrainingState, losses: dict[str, float], every: int) -> None:
     """Sum up a step's losses; every so many steps, their means are a row of the curve."""
     training.sums = {name: training.sums.get(name, 0.0) + loss for name, loss in losses.items()}
     if training.step % every == 0:
@@ -164,6 +164,6 @@ def add_losses(training: Training, losses: dict[str, float], every: int) -> None
         training.sums = {}
 
 
-def label(training: Training) -> str:
+def label(training: TrainingState) -> str:
     """What stands before the progress bar: the last validation RMSE, where there is one."""
     return f"train (validation RMSE {training.validation[-1]['rmse']:.4f})" if training.validation else "train"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole, paste, put, turn_boxes, turn_image
+from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole_mask, paste, put, turn_boxes, turn_image
 from pipeline.competition.images import SIZE
 
 BOXES = np.array(
@@ -39,7 +39,7 @@ def test_the_numbers_are_the_competitions():
 
 
 def test_a_hole_is_what_both_boxes_cover():
-    holes = hole(BOXES)
+    holes = hole_mask(BOXES)
     assert holes.shape == (len(BOXES), SIZE, SIZE) and holes.dtype == bool
     for boxes, ours in zip(BOXES, holes, strict=True):
         np.testing.assert_array_equal(ours, plain_hole(boxes))
@@ -47,7 +47,7 @@ def test_a_hole_is_what_both_boxes_cover():
 
 @pytest.mark.parametrize(("number", "pixels"), [(0, 11250), (2, 11250 - 25 * 25), (3, 5625), (4, 11250), (5, 11250)])
 def test_the_size_of_a_hole(number, pixels):
-    assert hole(BOXES[number : number + 1]).sum() == pixels
+    assert hole_mask(BOXES[number : number + 1]).sum() == pixels
 
 
 def test_cut_takes_the_boxes_pixels():
@@ -118,7 +118,7 @@ def test_turned_boxes_make_the_turned_hole(turn):
     boxes = np.concatenate([BOXES, boxes])
     turned = turn_boxes(boxes, turn)
     assert turned.shape == boxes.shape and turned.min() >= 0 and turned.max() <= LAST
-    for before, after in zip(hole(boxes), hole(turned), strict=True):
+    for before, after in zip(hole_mask(boxes), hole_mask(turned), strict=True):
         np.testing.assert_array_equal(turn_image(before[..., None], turn)[..., 0], after)
 
 

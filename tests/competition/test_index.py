@@ -19,7 +19,7 @@ from pipeline.competition.index import (
     read_index,
     read_pairs,
     split_validation,
-    whole_path,
+    target_path,
 )
 
 
@@ -50,7 +50,7 @@ def test_where_an_image_lies():
     test = {"split": "test", "class": "Cat", "filename": "Cat-Train (24).jpeg"}
     raw = Path("raw")
     assert masked_path(raw, train) == raw / "Training_Data" / "Cat" / "Masked_Train" / "Cat-Train (24).jpeg"
-    assert whole_path(raw, train) == raw / "Training_Data" / "Cat" / "Unmasked_Train" / "Cat-Train (24).jpeg"
+    assert target_path(raw, train) == raw / "Training_Data" / "Cat" / "Unmasked_Train" / "Cat-Train (24).jpeg"
     assert masked_path(raw, test) == raw / "Testing_Data" / "Cat-Train (24).jpeg"
 
 

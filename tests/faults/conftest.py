@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
-import children
 import pytest
 
 from pipeline.base.files import sha256
+from tests.helpers import children
 
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetch, paths
+from pipeline.archive.check import read_table
+from pipeline.archive.unpack import FILE_LIMIT
 from pipeline.base.errors import BadInput
 from pipeline.competition import submission
-from pipeline.competition.archive import FILE_LIMIT
-from pipeline.competition.check import read_table
 from pipeline.competition.index import TABLE
 
 # No case may hang. The examples are the same each time.

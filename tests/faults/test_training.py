@@ -16,8 +16,8 @@ import yaml
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.competition.index import masked_path, read_index, split_validation, whole_path
-from pipeline.training.card import CARD, read_card
+from pipeline.competition.index import masked_path, read_index, split_validation, target_path
+from pipeline.systems.card import CARD, read_card
 from pipeline.training.shards import list_shards
 
 SYSTEMS = ("pix2pix", "residual")
@@ -102,7 +102,7 @@ def test_sigterm_is_as_ctrl_c(augmented, start_stage):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "part", "trained_on"),
-    [("pix2pix", masked_path, False), ("pix2pix", whole_path, False), ("residual", whole_path, True)],
+    [("pix2pix", masked_path, False), ("pix2pix", target_path, False), ("residual", target_path, True)],
 )
 def test_another_image_is_another_training(interrupted, tmp_path, start_stage, system, part, trained_on):
     """Of a validation pair, or of those that residual reads without the shards."""
@@ -127,7 +127,7 @@ def pairs_of(folder: Path, trained_on: bool) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.parametrize("trained_on", [False, True])
 def test_a_damaged_photograph_ends_the_residual_training_in_one_line(augmented, run_stage, trained_on):
-    path = whole_path(augmented / paths.RAW, pairs_of(augmented, trained_on).iloc[0].to_dict())
+    path = target_path(augmented / paths.RAW, pairs_of(augmented, trained_on).iloc[0].to_dict())
     path.write_bytes(path.read_bytes()[:200])
     done = run_stage("train residual", augmented)
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.competition.boxes import hole
+from pipeline.competition.boxes import hole_mask
 from pipeline.fills import harmonic, mean_colour, telea
 
 BOXES = np.array([[[0, 0], [181, 181]], [[40, 50], [90, 100]], [[7, 9], [7, 9]]], np.int32)
@@ -17,7 +17,7 @@ def masked_images(seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (len(BOXES), 8, 8, 3), dtype=np.uint8)
     images = np.stack([cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR) for image in coarse])
-    holes = hole(BOXES)
+    holes = hole_mask(BOXES)
     images[holes] = rng.integers(0, 12, (holes.sum(), 3), dtype=np.uint8)
     return images
 
@@ -27,7 +27,7 @@ def test_known_pixels_stay_byte_for_byte(fill):
     images = masked_images()
     before = images.copy()
     filled = fill(images, BOXES)
-    holes = hole(BOXES)
+    holes = hole_mask(BOXES)
     assert filled.shape == images.shape and filled.dtype == np.uint8
     np.testing.assert_array_equal(filled[~holes], before[~holes])
     np.testing.assert_array_equal(images, before)  # its input too
@@ -38,7 +38,7 @@ def test_known_pixels_stay_byte_for_byte(fill):
 def test_what_lies_in_the_holes_does_not_matter(fill):
     boxes = BOXES[1:]  # away from the image's corners, where OpenCV's Telea looks into the hole
     images, black = masked_images()[1:], masked_images()[1:]
-    black[hole(boxes)] = 0
+    black[hole_mask(boxes)] = 0
     assert (images != black).any()
     np.testing.assert_array_equal(fill(images, boxes), fill(black, boxes))
 
@@ -53,7 +53,7 @@ def test_an_image_is_filled_alone(fill):
 
 def test_the_mean_colour_makes_a_flat_image_whole():
     whole = np.full((1, 256, 256, 3), (200, 100, 30), np.uint8)
-    masked = np.where(hole(BOXES[:1])[..., None], 3, whole).astype(np.uint8)
+    masked = np.where(hole_mask(BOXES[:1])[..., None], 3, whole).astype(np.uint8)
     np.testing.assert_array_equal(mean_colour.fill(masked, BOXES[:1]), whole)
 
 
@@ -72,7 +72,7 @@ def test_the_mean_colour_by_hand():
 
 def test_the_mean_colour_is_that_of_the_known_pixels():
     images = masked_images()
-    filled, holes = mean_colour.fill(images, BOXES), hole(BOXES)
+    filled, holes = mean_colour.fill(images, BOXES), hole_mask(BOXES)
     for image, before, missing in zip(filled, images, holes, strict=True):
         expected = np.round(before[~missing].astype(float).mean(axis=0))
         assert (image[missing] == expected).all()
@@ -80,7 +80,7 @@ def test_the_mean_colour_is_that_of_the_known_pixels():
 
 def test_telea_is_opencvs():
     images = masked_images()
-    for image, before, missing in zip(telea.fill(images, BOXES), images, hole(BOXES), strict=True):
+    for image, before, missing in zip(telea.fill(images, BOXES), images, hole_mask(BOXES), strict=True):
         theirs = cv2.inpaint(before, missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         np.testing.assert_array_equal(image[missing], theirs[missing])
         assert len(np.unique(image[missing], axis=0)) > 100

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.competition.boxes import LAST, hole
+from pipeline.competition.boxes import LAST, hole_mask
 from pipeline.fills import harmonic
 
 
@@ -53,7 +53,7 @@ def test_it_is_the_direct_solution():
 @pytest.mark.slow
 def test_it_is_the_direct_solution_at_full_size():
     boxes = np.array([[[0, 0], [4, 9]], [[100, 90], [110, 80]]])
-    known, missing = noise(2, 256, 256, 1), hole(boxes)
+    known, missing = noise(2, 256, 256, 1), hole_mask(boxes)
     expected = np.stack([direct(image, hole_) for image, hole_ in zip(known, missing, strict=True)])
     assert np.abs(harmonic.solve(known, missing) - expected)[missing].max() < 4
     assert np.abs(harmonic.solve(known, missing, cycles=8) - expected).max() < 0.02
@@ -102,7 +102,7 @@ def test_no_value_leaves_the_range_of_the_known_by_more_than_the_solver_errs():
 def test_the_photographs_come_back_whole_in_uint8():
     boxes = np.random.default_rng(0).integers(0, LAST + 1, (harmonic.IMAGES_AT_ONCE + 1, 2, 2))
     masked = noise(len(boxes), 256, 256, 3).astype(np.uint8)
-    filled, missing = harmonic.fill(masked, boxes), hole(boxes)
+    filled, missing = harmonic.fill(masked, boxes), hole_mask(boxes)
     assert filled.dtype == np.uint8
     np.testing.assert_array_equal(filled[~missing], masked[~missing])
     smooth = harmonic.solve(masked[-1:].astype(np.float32), missing[-1:])

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from trainings import KEEP, THREADS
 
 from pipeline import paths
 from pipeline.competition.boxes import LAST, TURNS
 from pipeline.competition.images import SIZE, encode_image
 from pipeline.competition.index import BOX_COLUMNS
 from pipeline.training.shards import Record, list_shards, write_shards
+from tests.helpers.trainings import KEEP, THREADS
 
 # Only settable before TensorFlow is first used, so here, while tests are collected.
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)

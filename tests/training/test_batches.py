@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.competition.boxes import BOX, LAST, hole
+from pipeline.competition.boxes import BOX, LAST, hole_mask
 from pipeline.competition.images import SIZE, decode_image, encode_image
 from pipeline.training.batches import JITTER, training_batches
 from pipeline.training.shards import Record, list_shards, write_shards
@@ -95,7 +95,7 @@ def test_a_batch_is_two_float_images_between_minus_one_and_one_and_the_holes(sha
 def test_an_example_is_pillows_decoding_enlarged_and_cropped_with_both_boxes_black(shards, images, boxes):
     """Exactly: every pixel is one that Pillow gives; -1 where a box is, the same in both elsewhere."""
     pictures = [enlarged(decode_image(data, "an image")) for data in images]
-    holes = [enlarged(mask) for mask in hole(boxes)]
+    holes = [enlarged(mask) for mask in hole_mask(boxes)]
     seen, places = set(), set()
     for masked, whole, missing in batches(shards, KEPT):
         levels = (whole[0] + 1) * 127.5

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from shutil import copytree
 
-import children
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +17,11 @@ import tensorflow as tf
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.training.batches import part_here
-from pipeline.training.card import read_card
-from pipeline.training.devices import check_batch, check_workers, is_chief, on_all_replicas, part_of_all
-from pipeline.training.precision import can_compute
+from pipeline.systems.card import read_card
+from pipeline.training.batches import local_part
+from pipeline.training.devices import check_batch, check_workers, is_chief, on_all_replicas, replica_share
+from pipeline.training.runtime import can_compute
+from tests.helpers import children
 
 SETTINGS = {
     "fetch.demo.pairs_per_class": 4,
@@ -45,7 +45,7 @@ SETTINGS = {
     "pix2pix.loss": "holes",
     "pix2pix.random_holes": True,
 }
-PROGRAM = Path(__file__).parents[1] / "on_devices.py"
+PROGRAM = Path(__file__).parents[1] / "helpers" / "on_devices.py"
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_one_device_takes_whole_batches_and_is_all_there_is():
     strategy = tf.distribute.get_strategy()
     assert is_chief(strategy)
     check_batch(strategy, "pix2pix", 3)
-    assert float(part_of_all(tf.constant([0.1, 0.7]))) == float(part_of_all()) == 1.0
+    assert float(replica_share(tf.constant([0.1, 0.7]))) == float(replica_share()) == 1.0
     done = []
     step = on_all_replicas(lambda number: {"twice": 2 * number}, then=lambda: done.append(1))
     assert float(step(tf.constant(3.0))["twice"]) == 6.0 and done
@@ -212,8 +212,8 @@ def test_one_device_takes_whole_batches_and_is_all_there_is():
 
 def test_the_parts_of_all_workers_are_the_batch():
     workers = [tf.distribute.InputContext(3, worker, 6) for worker in range(3)]
-    assert [number for worker in workers for number in range(12)[part_here(12, worker)]] == list(range(12))
-    assert part_here(12, workers[1]) == slice(4, 8)
+    assert [number for worker in workers for number in range(12)[local_part(12, worker)]] == list(range(12))
+    assert local_part(12, workers[1]) == slice(4, 8)
 
 
 @pytest.mark.parametrize(

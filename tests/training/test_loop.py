@@ -14,9 +14,9 @@ from pipeline.base.errors import BadInput
 from pipeline.competition.boxes import LAST, cut, paste
 from pipeline.competition.images import SIZE, encode_image
 from pipeline.competition.metric import rmse
-from pipeline.models import pix2pix
 from pipeline.params import Pix2pix
-from pipeline.systems import pix2pix as system
+from pipeline.systems.pix2pix import network as pix2pix
+from pipeline.systems.pix2pix import training as system
 from pipeline.training import loop
 from pipeline.training.batches import training_batches
 from pipeline.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
@@ -46,7 +46,7 @@ def settings(**changes) -> Pix2pix:
     return Pix2pix(**(values | changes))
 
 
-def begin(chosen: Pix2pix, seed: int = SEED) -> loop.Training:
+def begin(chosen: Pix2pix, seed: int = SEED) -> loop.TrainingState:
     return system.begin(chosen, "float32", seed)
 
 

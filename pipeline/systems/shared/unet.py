@@ -1,0 +1,141 @@
+"""What the adversarial systems share: pix2pix's U-Net and PatchGAN, their layers and loss, the statistics of the norms.
+
+Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017, in the sizes of TensorFlow's
+tutorial. Plain Keras 3: nothing here knows the backend. Inside the networks images are float32 in [-1, 1].
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import numpy as np
+from keras import KerasTensor, Model, layers, ops
+
+from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.images import SIZE, to_uint8
+
+DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the layers on the way down, in multiples of the first
+DROPOUT = 0.5
+UNBOUNDED = 1e12  # a variance that leaves nothing of what it divides
+CALIBRATED_ON = 64  # images, or all there are
+
+Normalisation = Callable[..., layers.Layer]  # makes a layer, given its dtype
+
+
+def generator(
+    channels: int, filters: int, dtype: str, normalisation: Normalisation = layers.BatchNormalization
+) -> Model:
+    """The U-Net: float32 [n, 256, 256, channels] masked to float32 [n, 256, 256, 3] filled, images in [-1, 1].
+
+    dtype is a Keras precision policy.
+    """
+    x = image = keras.Input((SIZE, SIZE, channels), name="masked")
+    skips = []
+    for number, factor in enumerate(DOWN):
+        x = down(x, factor * filters, dtype, norm=number > 0, normalisation=normalisation)
+        skips.append(x)
+    for number, (factor, skip) in enumerate(zip(DOWN[-2::-1], skips[-2::-1], strict=True)):
+        x = up(x, factor * filters, dtype, dropout=number < 3, normalisation=normalisation)
+        x = layers.Concatenate(dtype=dtype)([x, skip])
+    x = layers.Conv2DTranspose(3, 4, 2, "same", kernel_initializer=normal(), dtype=dtype)(x)
+    return Model(image, layers.Activation("tanh", dtype="float32")(x), name="generator")
+
+
+def discriminator(strides: Sequence[int], filters: int, dtype: str) -> Model:
+    """The PatchGAN: two float32 [n, 256, 256, 3], masked and whole, to logits float32 [n, h, w, 1].
+
+    A downsampling block for each of the strides, then two convolutions that each take off one row and column.
+    """
+    masked, whole = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("masked", "whole"))
+    x = layers.Concatenate(dtype=dtype)([masked, whole])
+    for number, (factor, stride) in enumerate(zip(DOWN, strides, strict=False)):
+        x = down(x, factor * filters, dtype, norm=number > 0, stride=stride)
+    x = layers.ZeroPadding2D(dtype=dtype)(x)
+    x = layers.Conv2D(DOWN[len(strides)] * filters, 4, use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    x = layers.LeakyReLU(dtype=dtype)(layers.BatchNormalization(dtype=dtype)(x))
+    x = layers.ZeroPadding2D(dtype=dtype)(x)
+    x = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype=dtype)(x)
+    return Model([masked, whole], layers.Activation("linear", dtype="float32")(x), name="discriminator")
+
+
+def normal() -> keras.initializers.Initializer:
+    """The paper's initial weights."""
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def down(
+    x: KerasTensor,
+    filters: int,
+    dtype: str,
+    norm: bool = True,
+    stride: int = 2,
+    normalisation: Normalisation = layers.BatchNormalization,
+) -> KerasTensor:
+    """Height and width divided by the stride: convolution, normalisation if asked, leaky ReLU."""
+    x = layers.Conv2D(filters, 4, stride, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    if norm:
+        x = normalisation(dtype=dtype)(x)
+    return layers.LeakyReLU(dtype=dtype)(x)
+
+
+def up(
+    x: KerasTensor,
+    filters: int,
+    dtype: str,
+    dropout: bool,
+    normalisation: Normalisation = layers.BatchNormalization,
+) -> KerasTensor:
+    """Twice the height and width: transposed convolution, normalisation, dropout if asked, ReLU."""
+    x = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
+    x = normalisation(dtype=dtype)(x)
+    if dropout:
+        x = layers.Dropout(DROPOUT, dtype=dtype)(x)
+    return layers.ReLU(dtype=dtype)(x)
+
+
+def cross_entropy(logits: KerasTensor, label: float) -> KerasTensor:
+    """Mean binary cross-entropy of logits with one label for all of them."""
+    return ops.mean(ops.binary_crossentropy(ops.full_like(logits, label), logits, from_logits=True))
+
+
+def calibrate(generator: Model, batches: Iterable[np.ndarray]) -> None:
+    """Set the moving statistics to the mean of those of the first of these batches, which hold 64 images.
+
+    They are as training sees them but without dropout.
+
+    Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3: an average that trails the weights is far off
+    when batches are small. A layer that sees one value a channel, as the innermost does at batch 1, gives its beta in
+    training whatever the value is; a variance without bound has it do so in evaluation.
+    """
+    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
+    inputs = Model(generator.input, [norm.input for norm in norms])
+    dropouts = [layer for layer in generator.layers if isinstance(layer, layers.Dropout)]
+    for dropout in dropouts:
+        dropout.rate = 0
+    moments, images = [], 0
+    for batch in batches:
+        outputs = [ops.cast(output, "float32") for output in inputs(batch, training=True)]
+        moments.append([ops.convert_to_numpy(ops.stack(ops.moments(output, (0, 1, 2)))) for output in outputs])
+        images += len(batch)
+        if images >= CALIBRATED_ON:
+            break
+    for dropout in dropouts:
+        dropout.rate = DROPOUT
+    for norm, output, statistics in zip(norms, outputs, zip(*moments, strict=True), strict=True):
+        mean, variance = np.mean(statistics, axis=0)
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(variance if np.prod(output.shape[:3]) > 1 else np.full_like(variance, UNBOUNDED))
+
+
+def normalise(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """What the generator is given: float32 [n, 256, 256, 3] in [-1, 1], the boxes at -1, whatever JPEG left there."""
+    scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return np.where(hole_mask(boxes)[..., None], np.float32(-1), scaled)
+
+
+def fill(generator: Model, given: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were.
+
+    `given` is what the generator sees of them. It runs in evaluation mode: no dropout, moving statistics.
+    """
+    filled = ops.convert_to_numpy(generator(given, training=False))
+    return paste(to_uint8((filled + 1) * 127.5), masked, boxes)

@@ -1,0 +1,18 @@
+"""The train stage as on a machine with so many devices: `python tests/helpers/on_devices.py 2 pix2pix`.
+
+They are virtual ones of the CPU. Dropout is off, since each replica draws noise of its own.
+"""
+
+import runpy
+import sys
+
+import tensorflow as tf
+
+from pipeline.systems.shared import unet
+
+if __name__ == "__main__":
+    count = int(sys.argv.pop(1))
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    unet.DROPOUT = 0.0
+    runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)

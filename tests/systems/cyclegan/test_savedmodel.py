@@ -1,0 +1,144 @@
+"""Generators read out of SavedModels as Keras 2 wrote them, and what is no such SavedModel refused."""
+
+from functools import partial
+from pathlib import Path
+from shutil import copytree
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.base.errors import BadInput
+from pipeline.competition.images import SIZE
+from pipeline.systems.cyclegan import network as cyclegan
+from pipeline.systems.cyclegan.savedmodel import list_files, read_generators, read_variables
+from tests.helpers import keras2
+
+FILTERS = 2
+build = partial(cyclegan.build, filters=FILTERS)
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return len(a) == len(b) and all((x == y).all() for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[list[np.ndarray]]:
+    return [keras2.lively("resnet", FILTERS, seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, weights) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    keras2.write_one(folder, "resnet", weights[0])
+    return folder
+
+
+@pytest.fixture
+def copied(one, tmp_path) -> Path:
+    return copytree(one, tmp_path / "copied")
+
+
+def test_the_names_of_the_variables_are_in_no_order_that_sorting_would_find(one):
+    names = sorted(name for name, _ in tf.train.list_variables(str(one / "variables" / "variables")))
+    layers = [name.split("/")[0] for name in names if name.startswith("layer_with_weights")]
+    assert layers.index("layer_with_weights-10") < layers.index("layer_with_weights-2")
+    assert not any(name.startswith("variables/") for name in names)
+
+
+def test_of_one_generator_both_are_it(one, weights):
+    assert same(read_variables(one), weights[0])
+    forward, back = read_generators(one, build("resnet"))
+    assert same(forward, weights[0]) and same(back, weights[0])
+
+
+@pytest.mark.parametrize("generator", ["resnet", "unet"])
+def test_the_network_with_the_weights_computes_what_the_original_does(tmp_path, generator):
+    weights = keras2.lively(generator, FILTERS, 3)
+    keras2.write_one(tmp_path, generator, weights)
+    network = build(generator)
+    read_generators(tmp_path, network)
+    image = np.random.default_rng(5).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    expected = keras2.GENERATORS[generator](iter(weights), image).numpy()
+    assert expected.std() > 0.2
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(network(image, training=False)), expected, atol=1e-4)
+
+
+def test_it_is_read_as_well_for_a_training_on_several_devices(one, weights):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        forward, _ = read_generators(one, build("resnet"))
+    assert same(forward, weights[0])
+
+
+def test_two_generators_are_read_in_their_order(tmp_path, weights):
+    keras2.write_two(tmp_path, "resnet", *weights)
+    forward, back = read_generators(tmp_path, build("resnet"))
+    assert same(forward, weights[0]) and same(back, weights[1])
+
+
+def test_two_generators_of_which_one_is_given_the_others_output_are_read_too(tmp_path, weights):
+    def chained(one: list, other: list, image: tf.Tensor) -> list[tf.Tensor]:
+        return [keras2.resnet(iter(other), keras2.resnet(iter(one), image))]
+
+    keras2.write(tmp_path, weights, chained, nested=True)
+    forward, back = read_generators(tmp_path, build("resnet"))
+    assert same(forward, weights[0]) and same(back, weights[1])
+
+
+@pytest.mark.parametrize(("generator", "filters"), [("resnet", 3), ("unet", 2)])
+def test_variables_of_another_network_are_refused_and_counted(one, weights, generator, filters):
+    network = cyclegan.build(generator, filters)
+    numbers = sum(weight.size for weight in weights[0])
+    found = f"has 71 variables with {numbers:,} numbers, not the .* with {network.count_params():,} numbers"
+    with pytest.raises(BadInput, match=found):
+        read_generators(one, network)
+
+
+def test_a_network_that_computes_something_else_is_refused(tmp_path, weights):
+    """It differs by no variable: only by what keeps the variance from 0, or by which of two variables is gamma."""
+
+    def other_epsilon(own: list, image: tf.Tensor) -> list[tf.Tensor]:
+        return [keras2.resnet(iter(own), image, epsilon=0.01)]
+
+    def other_order(own: list, image: tf.Tensor) -> list[tf.Tensor]:
+        return [keras2.resnet(iter([own[0], own[2], own[1], *own[3:]]), image)]
+
+    for name, compute in (("epsilon", other_epsilon), ("order", other_order)):
+        keras2.write(tmp_path / name, weights[:1], compute)
+        with pytest.raises(BadInput, match="computes something else: on one image its output is 0."):
+            read_generators(tmp_path / name, build("resnet"))
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize("fault", ["missing", "cut"])
+def test_a_damaged_one_is_refused_in_one_line(copied, name, fault):
+    path = copied / name
+    content = path.read_bytes()
+    path.unlink()
+    if fault == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadInput, match=r"is no SavedModel as Keras 2 writes it, or is damaged \(.+\)") as caught:
+        read_generators(copied, build("resnet"))
+    assert "\n" not in str(caught.value) and str(copied) in str(caught.value)
+
+
+def test_a_flipped_byte_of_the_weights_is_found(copied):
+    path = copied / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="is damaged"):
+        read_generators(copied, build("resnet"))
+
+
+def test_a_savedmodel_that_is_not_of_keras_is_refused(tmp_path):
+    tf.saved_model.save(tf.train.Checkpoint(value=tf.Variable(1.0)), str(tmp_path))
+    with pytest.raises(BadInput, match="is no SavedModel as Keras 2 writes it.*no list of a model's variables"):
+        read_generators(tmp_path, build("resnet"))
+
+
+def test_its_files_are_those_of_the_graph_and_the_variables_and_no_others(copied):
+    (copied / "README.md").write_text("what it is")
+    files = {path.relative_to(copied).as_posix() for path in list_files(copied)}
+    assert files == {"saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"}

@@ -1,0 +1,126 @@
+"""Twins that fill: found however they were cut, stretched, mirrored or encoded, and refused where they are others."""
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.competition.boxes import hole_mask
+from pipeline.competition.images import SIZE
+from pipeline.twins import fill as twin
+from pipeline.twins.groups import thumbnail
+
+BOXES = np.array([[[90, 60], [120, 110]]], np.int32)
+BIG = 400  # pixels a side of the photographs that all are cut from
+
+
+def photograph(seed: int) -> np.ndarray:
+    """Shapes large and small, uint8 [400, 400, 3]."""
+    rng = np.random.default_rng(seed)
+    layers = [rng.normal(0, 1, (cells, cells, 3)).astype(np.float32) for cells in (4, 9, 25, 60)]
+    image = sum(
+        weight * cv2.resize(layer, (BIG, BIG), interpolation=cv2.INTER_CUBIC)
+        for weight, layer in zip((30, 25, 20, 12), layers, strict=True)
+    )
+    return np.clip(np.round(128 + image), 0, 255).astype(np.uint8)
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(image), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+
+def encoded(image: np.ndarray, quality: int) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def masked(image: np.ndarray) -> np.ndarray:
+    return encoded(np.where(hole_mask(BOXES)[0][..., None], 0, image).astype(np.uint8), 95)[None]
+
+
+def fill(image: np.ndarray, others: list[np.ndarray], own: int = -1):
+    """The photograph masked and filled from the others: the image, where it was filled, from which."""
+    thumbnails = np.stack([thumbnail(other) for other in others])
+    filled, covered, found = twin.fill(masked(image), BOXES, thumbnails, others.__getitem__, np.array([own]))
+    assert filled.dtype == np.uint8 and covered.dtype == bool
+    assert not covered[0][~hole_mask(BOXES)[0]].any()
+    np.testing.assert_array_equal(filled[~covered], masked(image)[~covered])
+    return filled[0], covered[0], int(found[0])
+
+
+STRANGERS = [resized(photograph(seed)) for seed in (11, 12, 13)]
+WHOLE = photograph(1)
+
+CHANGES = {
+    "the same": lambda image: resized(image),
+    "quality 40": lambda image: encoded(resized(image), 40),
+    "lighter, less contrast": lambda image: np.round(40 + 0.75 * resized(image)).astype(np.uint8),
+    "another white": lambda image: np.clip(resized(image) * [0.94, 1.0, 0.97] + [0, 2, 8], 0, 255).astype(np.uint8),
+    "shifted": lambda image: resized(image[9:, :-6]),
+    "mirrored": lambda image: resized(image[:, ::-1]),
+    "the middle": lambda image: resized(image[:, 45:-45]),
+    "mirrored, the left": lambda image: resized(image[:, :-90][:, ::-1]),
+    "the lower part": lambda image: resized(image[70:]),
+    "a crop": lambda image: resized(image[10:-50, 30:-30]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_photograph_is_filled_from_another_of_it(name):
+    """The other is a part of the masked one, where a part at all; where it does not reach, nothing is filled."""
+    others = [*STRANGERS, CHANGES[name](WHOLE)]
+    filled, covered, found = fill(resized(WHOLE), others)
+    assert found == len(STRANGERS)
+    assert covered[hole_mask(BOXES)[0]].mean() > 0.9
+    error = filled[covered].astype(float) - resized(WHOLE)[covered]
+    assert np.sqrt(np.mean(error**2)) < 8
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_and_the_other_way_round(name):
+    """The masked one is a part of the other."""
+    image = CHANGES[name](WHOLE)
+    filled, covered, found = fill(image, [*STRANGERS, resized(WHOLE)])
+    assert found == len(STRANGERS)
+    assert covered[hole_mask(BOXES)[0]].mean() > 0.9
+    assert np.sqrt(np.mean((filled[covered].astype(float) - image[covered]) ** 2)) < 8
+
+
+def test_strangers_fill_nothing():
+    filled, covered, found = fill(resized(WHOLE), STRANGERS)
+    assert found == -1 and not covered.any()
+    np.testing.assert_array_equal(filled, masked(resized(WHOLE))[0])
+
+
+def test_near_but_different_fills_nothing():
+    """The same light and large shapes, other details: one of a series, say."""
+    rng = np.random.default_rng(5)
+    blurred = cv2.GaussianBlur(WHOLE, (0, 0), 12).astype(float)
+    details = WHOLE - blurred
+    other = np.clip(blurred + np.roll(details, rng.integers(60, 200, 2), (0, 1)), 0, 255).astype(np.uint8)
+    assert fill(resized(WHOLE), [*STRANGERS, resized(other)])[2] == -1
+
+
+def test_the_nearer_of_two_twins_fills():
+    image = resized(WHOLE)
+    assert fill(image, [encoded(image, 20), encoded(image, 90), *STRANGERS])[2] == 1
+
+
+def test_an_image_is_not_its_own_twin():
+    image = resized(WHOLE)
+    assert fill(image, [image, *STRANGERS], own=0)[2] == -1
+    assert fill(image, [image, *STRANGERS], own=1)[2] == 0
+
+
+@pytest.mark.parametrize("level", [0, 128])
+def test_flat_images_are_nobodys_twins(level):
+    flat = np.full((SIZE, SIZE, 3), level, np.uint8)
+    assert fill(flat, STRANGERS)[2] == -1
+    assert fill(resized(WHOLE), [flat, *STRANGERS])[2] == -1
+
+
+def test_weights_of_cells_are_shares():
+    np.testing.assert_allclose(twin.cell_weights(0, 1, 64).sum(1), 1, atol=1e-6)
+    part = twin.cell_weights(0.25, 0.5, 64)
+    np.testing.assert_allclose(part.sum(1), [0] * 4 + [1] * 8 + [0] * 4, atol=1e-6)
+    image = np.random.default_rng(0).random((2, 64, 32, 3)).astype(np.float32)
+    found = twin.cells_of(image, twin.cell_weights(0, 1, 64), twin.cell_weights(0, 1, 32))
+    np.testing.assert_allclose(found, image.reshape(2, 16, 4, 16, 2, 3).mean((2, 4)), atol=1e-6)

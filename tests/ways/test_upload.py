@@ -1,0 +1,529 @@
+"""Uploads with the unmodified kaggle client, real git and real DVC, to a contest on this machine that scores them."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline import paths
+from pipeline.archive.check import build_index, check_images, list_images
+from pipeline.base.errors import BadInput
+from pipeline.base.files import sha256
+from pipeline.competition import submission
+from pipeline.competition.index import boxes_of
+from pipeline.kaggle.ledger import read_ledger
+from tools.kaggle_server import (
+    BOARD,
+    CREATE,
+    KEY,
+    LIST,
+    START,
+    Answer,
+    Contest,
+    KaggleServer,
+    Request,
+    refusal,
+    reply,
+    scorer,
+    wait_first,
+)
+
+MADE = Path("made.csv")  # what the project's stage makes the submission of
+DVC = {
+    "stages": {
+        "write": {"cmd": f"cp {MADE} {paths.SUBMISSION}", "deps": [str(MADE)], "outs": [str(paths.SUBMISSION)]},
+        "evaluate": {
+            "cmd": f"cp made.json {paths.METRICS}",
+            "deps": [str(paths.SUBMISSION), "made.json"],
+            "metrics": [{str(paths.METRICS): {"cache": False}}],
+        },
+    }
+}
+
+
+@dataclass
+class Project:
+    """A repository with a submission, and the contest it is for."""
+
+    folder: Path
+    contest: Contest
+    server: KaggleServer
+    environment: dict[str, str]
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
+        process = self.start(*command, **environment)
+        out, error = process.communicate(timeout=120)
+        assert KEY not in out + error + (self.ledger_file.read_text("utf-8") if self.ledger_file.exists() else "")
+        return subprocess.CompletedProcess(command, process.returncode, out, error)
+
+    def upload(self, *arguments: str, message: str | None = "a try", **environment: str):
+        said = () if message is None else ("-m", message)
+        return self.run(sys.executable, "-m", "pipeline.upload", *said, *arguments, **environment)
+
+    def git(self, *arguments: str) -> str:
+        done = self.run("git", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a run")
+        return self.git("rev-parse", "HEAD")
+
+    def change(self) -> str:
+        """Another submission, made and committed; its commit."""
+        path = self.folder / MADE
+        head, row, rest = path.read_bytes().split(b"\n", 2)
+        digit = (int(row[-1:]) + 1) % 10
+        path.write_bytes(b"\n".join([head, row[:-1] + str(digit).encode(), rest]))
+        assert self.run(sys.executable, "-m", "dvc", "repro", "--quiet").returncode == 0
+        return self.commit()
+
+    @property
+    def ledger_file(self) -> Path:
+        return self.folder / paths.LEDGER
+
+    def rows(self) -> list[dict[str, str]]:
+        return read_ledger(self.ledger_file).to_dict("records")
+
+    def sent(self) -> int:
+        """How many times the contest was asked to take an upload."""
+        return len(self.server.asked(CREATE))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, demo_competition, params_file, repo, environment, code_here) -> Path:
+    """The project's repository, committed. Copy it."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = list_images(demo_competition.raw)
+    index = build_index(rows, np.stack(list(check_images(demo_competition.raw, rows))))
+    test = index[index["split"] == "test"]
+    for path in (paths.MODELS, paths.SUBMISSION.parent):
+        (folder / path).mkdir(parents=True)
+    index.to_csv(folder / paths.INDEX, index=False)
+    values = np.random.default_rng(1).random((len(test), 2, 75, 75, 3)).round(2)
+    write_submission(folder / MADE, test, values)
+    metrics = '{"validation": {"telea": {"all": 0.2}, "submission": {"all": 0.345678, "Cat": 0.1}}}'
+    (folder / "made.json").write_text(metrics, encoding="utf-8")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(DVC), encoding="utf-8")
+    params_file(folder)
+    (folder / ".gitignore").write_text(f"/data\n/{MADE}\n/.work\n*.partial\n", encoding="utf-8")
+    ignore = (repo / "submissions" / ".gitignore").read_text(encoding="utf-8")
+    (folder / "submissions" / ".gitignore").write_text(ignore, encoding="utf-8")
+    project = Project(folder, None, None, environment | code_here)
+    for command in (
+        ("git", "init", "--quiet"),
+        *((sys.executable, "-m", "dvc", *c) for c in (("init", "-q"), ("repro",))),
+    ):
+        done = project.run(*command)
+        assert done.returncode == 0, done.stderr
+    project.commit()
+    return folder
+
+
+def write_submission(path: Path, test, values: np.ndarray) -> None:
+    submission.write(path, test["filename"].tolist(), boxes_of(test), values)
+
+
+@pytest.fixture(scope="module")
+def score(made, demo_competition) -> Callable[[bytes], float]:
+    return scorer(made / paths.INDEX, demo_competition.truth)
+
+
+@pytest.fixture
+def project(made, score, tmp_path, environment_of, code_here):
+    """A copy of the repository, and a server of its own."""
+    folder = copytree(made, tmp_path / "project", symlinks=True)
+    (tmp_path / "home").mkdir()
+    with KaggleServer() as server:
+        environment = environment_of(tmp_path / "home") | code_here | server.environment(tmp_path / "home")
+        yield Project(folder, Contest(server, score, polls=1), server, environment)
+        assert not [request for request in server.requests if request.method == "CONNECT"], "it asked for the real site"
+
+
+def refused(done, message: str) -> None:
+    """It ended with one line of its own that holds the message, no traceback, and status 1."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert last.startswith(("upload: ", "leaderboard: ")) and message in last, done.stderr
+
+
+def test_a_submission_is_sent_scored_and_entered(project, score):
+    done = project.upload(message='  what\nis, "new" ü ')
+    assert done.returncode == 0, done.stderr
+    csv = (project.folder / paths.SUBMISSION).read_bytes()
+    digest = sha256(project.folder / paths.SUBMISSION)
+    (row,) = project.rows()
+    assert row == {
+        "time": row["time"],
+        "commit": project.git("rev-parse", "HEAD"),
+        "tag": "",
+        "sha256": digest,
+        "recipe": "demo",
+        "validation_rmse": "0.34568",
+        "public_score": f"{score(csv):.5f}",
+        "private_score": "",
+        "ref": "1000",
+        "message": 'what is, "new" ü',
+    }
+    assert "upload: submission 1000 is being scored" in done.stderr
+    assert f"submission 1000 scored {row['public_score']} (validation 0.34568)" in done.stderr
+    assert project.contest.submissions[0]["description"] == f'what is, "new" ü [sha256:{digest[:16]}]'
+    (put,) = (request for request in project.server.requests if request.method == "PUT")
+    with zipfile.ZipFile(io.BytesIO(put.body)) as archive:
+        (entry,) = archive.infolist()
+        assert entry.filename == "submission.csv" and entry.date_time[0] == 1980
+        assert archive.read(entry) == csv
+    assert len(put.body) < len(csv) / 2
+    assert project.git("status", "--porcelain") == f"?? {paths.LEDGER}"
+
+
+def test_the_same_bytes_are_sent_once_unless_forced(project):
+    assert project.upload().returncode == 0
+    asked = len(project.server.requests)
+    again = project.upload(message="another word")
+    assert again.returncode == 0 and "is submission 1000 already" in again.stderr
+    assert len(project.server.requests) == asked and len(project.rows()) == 1
+    assert project.upload("--force", message="once more").returncode == 0
+    assert project.sent() == 2 and [row["ref"] for row in project.rows()] == ["1000", "1001"]
+
+
+def test_a_stale_submission_is_refused_unless_forced(project):
+    path = project.folder / MADE
+    path.write_bytes(path.read_bytes() + b"\n")
+    refused(project.upload(), "submissions/submission.csv is stale: write changed; `dvc repro`, or --force")
+    assert not project.server.requests and not project.ledger_file.exists()
+    assert project.upload("--force").returncode == 0
+    assert project.sent() == 1
+
+
+def test_what_no_commit_holds_is_refused_unless_forced_and_always_for_a_tag(project):
+    (project.folder / ".dvcignore").write_text("# changed\n", encoding="utf-8")
+    (project.folder / "pipeline").mkdir()
+    (project.folder / "pipeline" / "new model.py").write_text("", encoding="utf-8")
+    refused(project.upload(), ".dvcignore, pipeline/new model.py changed: `git add -A && git commit` first, or --force")
+    refused(project.upload("--force", "--tag"), "a tag needs it")
+    assert not project.server.requests
+    assert project.upload("--force").returncode == 0
+
+
+@pytest.mark.slow
+def test_notes_beside_the_code_and_the_ledger_itself_need_no_commit(project):
+    (project.folder / "notes.txt").write_text("tomorrow", encoding="utf-8")
+    assert project.upload().returncode == 0
+    project.change()
+    assert project.upload().returncode == 0
+    (project.folder / "submissions" / "other").write_text("", encoding="utf-8")
+    assert [row["ref"] for row in project.rows()] == ["1000", "1001"]
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_broken_csv_is_never_sent(project, force):
+    path = project.folder / paths.SUBMISSION
+    data = path.read_bytes()
+    path.unlink()  # DVC may have linked it to its cache
+    path.write_bytes(data[: len(data) // 2])
+    refused(project.upload(*force), "submission.csv")
+    path.unlink()
+    refused(project.upload(*force), "submissions/submission.csv is missing; `dvc repro` makes it")
+    assert not project.server.requests
+
+
+def test_a_tag_of_a_name_is_made_on_the_commit(project):
+    head = project.git("rev-parse", "HEAD")
+    done = project.upload("--tag", "first")
+    assert done.returncode == 0 and "the tag first brings it back" in done.stderr
+    assert project.git("rev-parse", "first") == head and project.rows()[0]["tag"] == "first"
+
+
+@pytest.mark.slow
+def test_a_tag_without_a_name_has_the_scores_and_two_commits_of_one_score_two_names(project):
+    assert project.upload("--tag").returncode == 0
+    (row,) = project.rows()
+    assert row["tag"] == f"score-{row['public_score']}"
+    assert project.git("rev-parse", row["tag"]) == row["commit"]
+    commit = project.change()  # one of 303,750 values: the same five decimals
+    assert project.upload("--tag").returncode == 0
+    assert project.rows()[1]["tag"] == f"{row['tag']}-{commit[:7]}"
+    assert project.git("rev-parse", project.rows()[1]["tag"]) == commit
+
+
+def test_a_tag_that_cannot_be_is_refused_before_anything_is_sent(project):
+    project.git("tag", "taken")
+    project.change()
+    refused(project.upload("--tag", "taken"), "the tag taken is commit ")
+    refused(project.upload("--tag", "two words"), "git takes no tag named 'two words'")
+    assert not project.server.requests
+
+
+def test_what_was_sent_without_a_tag_is_tagged_where_it_was_made(project):
+    head = project.git("rev-parse", "HEAD")
+    project.upload()
+    project.commit()
+    assert project.upload("--tag", "later").returncode == 0
+    assert project.git("rev-parse", "later") == head and project.sent() == 1
+
+
+def test_a_score_that_is_not_out_in_time_is_filled_in_later_with_its_tag(project):
+    project.contest.polls = 3
+    done = project.upload("--tag", "--deadline", "3")
+    assert done.returncode == 0 and "has no score yet; `python -m pipeline.upload --refresh`" in done.stderr
+    assert project.rows()[0]["public_score"] == "" and project.rows()[0]["tag"] == "score-"
+    assert project.git("tag") == ""
+    project.contest.submissions[0]["polls"] = 1
+    done = project.upload("--refresh", message=None)
+    assert done.returncode == 0 and "has no score yet" in done.stderr
+    done = project.upload("--refresh", message=None)
+    (row,) = project.rows()
+    assert done.returncode == 0 and row["public_score"] and row["tag"] == f"score-{row['public_score']}"
+    assert project.git("tag") == row["tag"]
+    project.contest.submissions[0]["privateScore"] = 0.25  # at the competition's end, and as a number
+    project.upload("--refresh", message=None)
+    assert project.rows()[0]["private_score"] == "0.25"
+    asked = len(project.server.requests)
+    assert "lacks no score" in project.upload("--refresh", message=None).stderr
+    assert len(project.server.requests) == asked and project.sent() == 1
+
+
+def test_ctrl_c_while_it_waits_loses_nothing(project):
+    project.contest.polls = 100
+    process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try")
+    assert any("is being scored" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error == "\nupload: interrupted; the same command goes on from here\n"
+    project.contest.submissions[0]["polls"] = 0
+    assert project.upload().returncode == 0
+    assert project.sent() == 1 and project.rows()[0]["public_score"]
+
+
+@pytest.mark.slow
+def test_two_at_once_send_once(project):
+    lost(project, Answer(stall=-1))
+    first = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try")
+    deadline = time.monotonic() + 60
+    while not project.contest.submissions and time.monotonic() < deadline:
+        time.sleep(0.05)
+    refused(project.upload(), "another stage is at work in this folder")
+    first.kill()
+    first.communicate()
+    assert project.sent() == 1
+
+
+@pytest.mark.slow
+def test_a_refresh_names_what_kaggle_does_not_list(project):
+    project.contest.polls = 100
+    project.upload("--deadline", "3")
+    project.contest.submissions.clear()
+    done = project.upload("--refresh", message=None)
+    assert done.returncode == 0 and "Kaggle lists no submission 1000" in done.stderr
+
+
+def test_a_submission_that_kaggle_cannot_score_is_told_and_entered(project):
+    def fail(_: bytes) -> float:
+        raise BadInput("Row 5: ID is\nmissing")
+
+    project.contest.score = fail
+    refused(project.upload("--tag"), "Kaggle could not score submission 1000: a try (Kaggle: Row 5: ID is missing)")
+    (row,) = project.rows()
+    assert (row["public_score"], row["tag"]) == ("error", "")
+    assert row["message"] == "a try (Kaggle: Row 5: ID is missing)"
+    refused(project.upload(), "Kaggle could not score submission 1000")
+    assert project.sent() == 1 and project.rows() == [row]
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(403, b"<Error>expired</Error>")])
+def test_a_file_that_the_store_does_not_take_is_an_error(project, answer):
+    starting = project.contest.start
+
+    def start(asked: dict) -> Answer:
+        given = starting(asked)
+        project.server.answers["PUT", "/upload/token0"] = answer
+        return given
+
+    project.server.answers[START] = lambda request: start(request.json)
+    refused(project.upload(), "the upload to photo-reconstruction failed (Could not submit to competition); run again")
+    assert not project.sent() and not project.ledger_file.exists()
+
+
+def lost(project: Project, answer: Answer) -> None:
+    """From now on an upload arrives, but Kaggle says this instead."""
+    create = project.server.answers[CREATE]
+
+    def take(request: Request) -> Answer:
+        create(request)
+        return answer
+
+    project.server.answers[CREATE] = take
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(500),
+        pytest.param(Answer(200, b"x" * 100, cut=10), marks=pytest.mark.slow),
+        pytest.param(Answer(stall=-1), marks=pytest.mark.slow),
+        pytest.param(reply({"message": "queued"}), marks=pytest.mark.slow),
+    ],
+    ids=["500", "hung up", "stalled", "no number"],
+)
+def test_what_arrived_unheard_of_is_found_by_the_next_run_and_not_sent_again(project, answer):
+    lost(project, answer)
+    done = project.upload("--deadline", "8")
+    refused(done, "upload: ")
+    assert not project.ledger_file.exists() and len(project.contest.submissions) == 1
+    project.contest.submissions[0:0] = [
+        {"ref": 5000 + k, "date": "2023-03-01T08:00:00Z", "description": "by hand", "status": "ERROR"}
+        for k in range(30)
+    ]  # it is on the second page
+    done = project.upload()
+    assert done.returncode == 0 and "sent this file as submission 1000; taken into" in done.stderr, done.stderr
+    assert project.sent() == 1 and [row["ref"] for row in project.rows()] == ["1000"]
+    assert project.rows()[0]["public_score"]
+
+
+@pytest.mark.slow
+def test_an_upload_that_is_killed_is_found_by_the_next_run(project):
+    lost(project, Answer(stall=-1))
+    process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try", "--tag")
+    deadline = time.monotonic() + 60
+    while not project.contest.submissions and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = project.upload("--tag")
+    assert done.returncode == 0, done.stderr
+    assert project.sent() == 1 and project.rows()[0]["tag"].startswith("score-0")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(LIST, marks=pytest.mark.slow),
+        pytest.param(START, marks=pytest.mark.slow),
+        ("PUT", "/upload/token0"),
+    ],
+    ids=["list", "start", "put"],
+)
+def test_a_server_that_stalls_is_left_at_the_deadline(project, where):
+    if where[0] == "PUT":
+        starting = project.server.answers[START]
+
+        def start(request: Request) -> Answer:
+            given = starting(request)
+            project.server.answers[where] = Answer(stall=-1)
+            return given
+
+        project.server.answers[START] = start
+    else:
+        project.server.answers[where] = Answer(stall=-1)
+    start_time = time.monotonic()
+    refused(project.upload("--deadline", "7"), "Kaggle sent nothing for")
+    assert time.monotonic() - start_time < 20
+    assert not project.ledger_file.exists()
+
+
+@pytest.mark.slow
+def test_a_status_nobody_knows_is_told_and_nothing_is_lost(project):
+    known = project.server.answers[LIST]
+
+    def listed(request: Request) -> Answer:
+        entries = known(request).body
+        return Answer(200, entries.replace(b"PENDING", b"PONDERED"), {"Content-Type": "application/json"})
+
+    project.server.answers[LIST] = listed
+    refused(project.upload(), "the kaggle client does not understand what Kaggle answers (KeyError")
+    assert project.rows()[0]["public_score"] == ""
+    project.server.answers[LIST] = known
+    assert project.upload().returncode == 0
+    assert project.rows()[0]["public_score"] and project.sent() == 1
+
+
+@pytest.mark.slow
+def test_a_score_that_is_no_number_is_told(project):
+    known = project.server.answers[LIST]
+
+    def listed(request: Request) -> Answer:
+        for entry in project.contest.submissions:
+            entry["publicScore"] = "NaN"
+        return known(request)
+
+    project.server.answers[LIST] = listed
+    refused(project.upload(), "the score 'NaN'")
+    assert project.rows()[0]["public_score"] == ""
+
+
+@pytest.mark.slow
+def test_it_waits_where_kaggle_asks_to_and_says_what_kaggle_says(project):
+    limit = "Your team has used its daily Submission allowance (5)"
+    project.server.answers[START] = [wait_first(1), refusal(400, limit)]
+    done = project.upload()
+    refused(done, f"Kaggle refuses (400): {limit}")
+    assert "trying again in 1 s" in done.stderr
+    project.server.answers[START] = refusal(403)
+    refused(project.upload(), "accept its rules at https://www.kaggle.com/competitions/photo-reconstruction/rules")
+    assert not project.ledger_file.exists()
+
+
+def test_without_an_account_nothing_is_asked_or_written(project):
+    del project.environment["KAGGLE_USERNAME"], project.environment["KAGGLE_KEY"]
+    done = project.upload()
+    refused(done, "no Kaggle account is set up")
+    assert not project.server.requests and not project.ledger_file.exists()
+
+
+def test_a_damaged_ledger_is_named_before_anything_is_sent(project):
+    project.ledger_file.write_text("<<<<<<< HEAD\n", encoding="utf-8")
+    refused(project.upload(), "submissions/ledger.csv is damaged: line 1")
+    assert not project.server.requests and project.ledger_file.read_text(encoding="utf-8") == "<<<<<<< HEAD\n"
+
+
+def test_the_leaderboard_has_the_ledger_among_its_teams(project):
+    project.contest.teams = [
+        {"teamId": k, "teamName": f"team {k}\x1b[31m", "score": f"{0.1 + k / 100:.5f}"} for k in range(50)
+    ] + [{"teamId": 99, "teamName": "has none yet", "score": ""}]
+    assert project.upload("--tag", "mine", message="the first").returncode == 0
+    (row,) = project.rows()
+    done = project.run(sys.executable, "-m", "pipeline.leaderboard", "--top", "3")
+    assert done.returncode == 0, done.stderr
+    title, _, head, *table, _, best = done.stdout.splitlines()
+    assert title == "photo-reconstruction: 50 teams" and head.split()[:2] == ["rank", "public"]
+    rank = 1 + sum(float(team["score"]) < float(row["public_score"]) for team in project.contest.teams if team["score"])
+    assert [line.split()[:2] for line in table] == [
+        ["1", "0.10000"],
+        ["2", "0.11000"],
+        ["3", "0.12000"],
+        [str(rank), row["public_score"]],
+    ]
+    assert "mine" in table[3] and "the first" in table[3] and "\x1b" not in done.stdout
+    assert best == f"best: {row['public_score']} (mine), rank {rank} of 50"
+    assert len(project.server.asked(BOARD)) == 3
+
+
+def test_the_leaderboard_without_an_account_says_so(project):
+    del project.environment["KAGGLE_USERNAME"], project.environment["KAGGLE_KEY"]
+    done = project.run(sys.executable, "-m", "pipeline.leaderboard")
+    refused(done, "no Kaggle account is set up")
+    assert done.stdout == ""
