@@ -1,4 +1,4 @@
-"""7000 images into 35,000: the augment stage, and the loop one would write first."""
+"""7000 images into 35,000: the augment stage and the obvious loop."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ QUARTERS = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKW
 
 
 def plain() -> int:
-    """Read, turn and write each image as a file of its own, one after the other."""
+    """Read, turn and write one image after the other, each to its own file."""
     index = read_index(paths.INDEX)
     folder = Path("plain")
     folder.mkdir()

@@ -19,24 +19,24 @@ TIMES = 20
 
 
 def twins() -> None:
-    """With reading all images from disk."""
+    """Fill the test images from twins, reading all images from disk."""
     index = read_index(paths.INDEX)
     test = index[index["split"] == "test"]
     masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
-    twin.fill_over(masked, masked, boxes_of(test), paths.RAW, index)
+    twin.fill_over(masked, masked, boxes_of(test), paths.RAW, index, np.full(len(test), -1))
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """Noise, and the holes of a training step: float32 [32, 64, 64, 3], bool [32, 64, 64]."""
+    """Noise, float32 [32, 64, 64, 3], and the holes of a training step, bool [32, 64, 64]."""
     rng = np.random.default_rng(0)
     photographs = rng.uniform(-1, 1, (BATCH, SIDE, SIDE, 3)).astype(np.float32)
     return photographs, residual.draw_weights(rng, BATCH, SIDE) > 0
 
 
-def direct(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """The linear equations of each image as one dense matrix, solved by LAPACK."""
+def direct(photographs: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Solve each image's linear equations as one dense matrix with LAPACK."""
     solved = photographs.copy()
-    for image, hole in zip(solved, missing, strict=True):
+    for image, hole in zip(solved, holes, strict=True):
         cells = np.argwhere(hole)
         number = np.full(np.add(hole.shape, 2), -1)
         number[1:-1, 1:-1][hole] = np.arange(len(cells))
@@ -47,8 +47,8 @@ def direct(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
             rows, columns = (cells + 1 + step).T
             there, other = inside[rows, columns], number[rows, columns]
             matrix[np.arange(len(cells)), np.arange(len(cells))] += there
-            free = np.flatnonzero(other >= 0)
-            matrix[free, other[free]] -= 1
+            unknown = np.flatnonzero(other >= 0)
+            matrix[unknown, other[unknown]] -= 1
             known = there & (other < 0)
             right[known] += padded[rows[known], columns[known]]
         image[hole] = np.linalg.solve(matrix, right)
@@ -57,19 +57,20 @@ def direct(photographs: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def timed(solve: Callable[[np.ndarray, np.ndarray], np.ndarray], times: int) -> float:
     """Seconds for a batch, the median of `times`."""
-    known, missing = batch()
+    photographs, holes = batch()
     seconds = []
     for _ in range(times + 1):
         start = time.perf_counter()
-        solve(known, missing)
+        solve(photographs, holes)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
 def difference() -> float:
-    """RMSE between the two ways over the missing pixels, in grey levels."""
-    known, missing = batch()
-    return float(127.5 * np.sqrt(np.mean((harmonic.solve(known, missing) - direct(known, missing))[missing] ** 2)))
+    """The RMSE between the two solutions over the holes, in grey levels."""
+    photographs, holes = batch()
+    error = harmonic.solve(photographs, holes) - direct(photographs, holes)
+    return float(127.5 * np.sqrt(np.mean(error[holes] ** 2)))
 
 
 if __name__ == "__main__":

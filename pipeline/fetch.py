@@ -1,21 +1,22 @@
-"""Stage 1: put the competition into data/raw and its index into data/index.csv, everything checked."""
+"""Stage 1: write the competition's files to data/raw and their index to data/index.csv, everything checked."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.archive import unpack as archive
-from pipeline.archive.check import build_index, check_images, list_images
+from pipeline.archive.check import check_images, list_images
+from pipeline.archive.unpack import contents, unpack
 from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
-from pipeline.base.progress import progress, say
+from pipeline.base.progress import say
+from pipeline.competition.index import COLUMNS
 from pipeline.demo.competition import draw_competition
-from pipeline.kaggle import client as kaggle
+from pipeline.kaggle import client
 from pipeline.params import Fetch, load_params
+from pipeline.twins.groups import group_twins, thumbnail
 
 REAL_COUNTS = {"train": 7000, "test": 200}
 
@@ -25,42 +26,34 @@ def main() -> None:
     with replacing(paths.RAW) as raw, replacing(paths.TRUTH) as truth, replacing(paths.INDEX) as table:
         raw.mkdir()
         truth.mkdir()
-        fill(settings, raw, truth)
+        write_files(settings, raw, truth)
         rows = list_images(raw)
-        thumbnails = list(progress(check_images(raw, rows), "check", len(rows)))
-        index = build_index(rows, np.stack(thumbnails))
+        thumbnails = np.stack(check_images(raw, rows, thumbnail))
+        index = rows.assign(group=group_twins(rows, thumbnails))[COLUMNS]
         check_counts(settings, index)
         index.to_csv(table, index=False)
 
 
-def fill(settings: Fetch, raw: Path, truth: Path) -> None:
-    """Write the competition's files into the empty folder `raw`, and whole test images, if drawn, into `truth`."""
+def write_files(settings: Fetch, raw: Path, truth: Path) -> None:
+    """Write the competition's files to the empty folder `raw` and, if it is drawn, the test targets to `truth`."""
     if settings.source == "demo":
         demo = settings.demo
-        drawn = draw_competition(raw, truth, demo.pairs_per_class, demo.test_images, demo.seed)
-        exhaust(progress(drawn, "draw", 4 * demo.pairs_per_class + demo.test_images))
+        draw_competition(raw, truth, demo.pairs_per_class, demo.test_images, demo.seed)
         return
     source = Path(settings.archive)
     if settings.source == "kaggle":
-        source = kaggle.download(settings.competition, paths.WORK / "download")
-    files = archive.contents(source)
-    exhaust(progress(archive.unpack(source, files, raw), "unpack", len(files), "file"))
-
-
-def exhaust(items: Iterator[object]) -> None:
-    """Run an iterator for what it does."""
-    for _ in items:
-        pass
+        source = client.download(settings.competition, paths.WORK / "download")
+    unpack(source, contents(source), raw)
 
 
 def check_counts(settings: Fetch, index: pd.DataFrame) -> None:
-    """The real competition's counts: expected of kaggle.com, mentioned where another source has others."""
+    """Compare with the real competition's counts: kaggle.com must send these, other sources may have others."""
     counts = index["split"].value_counts().to_dict()
-    what = f"{counts['train']} training pairs and {counts['test']} test images"
+    found = f"{counts['train']} training pairs and {counts['test']} test images"
     expected = f"the competition has {REAL_COUNTS['train']} and {REAL_COUNTS['test']}"
     if settings.source == "kaggle" and counts != REAL_COUNTS:
-        raise BadInput(f"kaggle.com sent {what}, {expected}: check fetch.competition")
-    say(f"fetch: {what}" + ("" if counts == REAL_COUNTS else f" ({expected})"))
+        raise BadInput(f"kaggle.com sent {found}, {expected}: check fetch.competition")
+    say(f"fetch: {found}" + ("" if counts == REAL_COUNTS else f" ({expected})"))
 
 
 if __name__ == "__main__":

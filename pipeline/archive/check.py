@@ -1,25 +1,28 @@
-"""Everything about data/raw is checked here, once: its tables, its images, and which of them are twins."""
+"""Check data/raw: every table and every image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline.base.errors import BadInput
+from pipeline.base.progress import progress
 from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SUFFIXES, read_image
-from pipeline.competition.index import BOX_COLUMNS, COLUMNS, TABLE, boxes_of, masked_path, target_path
-from pipeline.twins import groups as twins
+from pipeline.competition.index import BOX_COLUMNS, TABLE, masked_path, target_path
+
+Measure = TypeVar("Measure")
 
 NAME_LIMIT = 200  # bytes; file systems allow 255, and data/filled adds a suffix
-# Only characters that need no quoting in a CSV and no escaping in a path: names are keys of the submission.
+# Characters that need quoting in a CSV or escaping in a path: names are keys of the submission.
 FORBIDDEN = set('/\\,"') | {chr(code) for code in [*range(32), 127]}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A masked_info.csv: columns filename (str) and the four BOX_COLUMNS (int32, 0 to 181), in the file's order.
+    """Read a masked_info.csv: columns filename (str) and BOX_COLUMNS (int32, 0 to 181), in the file's order.
 
     Raises BadInput naming the file, the row and the fault.
     """
@@ -34,7 +37,7 @@ def read_table(path: Path) -> pd.DataFrame:
             raise BadInput(f"{path} has no column {column!r}; its columns are {', '.join(map(repr, table.columns))}")
     if table.empty:
         raise BadInput(f"{path} lists no image")
-    table = table.reset_index(drop=True)  # where the bare index has no comma in the header, pandas makes it the index
+    table = table.reset_index(drop=True)  # pandas takes a first column without a name as the index
 
     names = table["filename"]
     for name in names:
@@ -59,34 +62,27 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def list_images(raw: Path) -> pd.DataFrame:
-    """The rows of every masked_info.csv under data/raw, as the index has them but for the twin group."""
+    """The rows of every masked_info.csv under `raw`: the index without its column "group"."""
     classes = sorted(path.name for path in (raw / "Training_Data").iterdir() if path.is_dir())
     tables = []
-    for kind in classes:
-        folder = raw / "Training_Data" / kind
-        tables.append(read_table(folder / "Masked_Train" / TABLE).assign(split="train", **{"class": kind}))
+    for class_name in classes:
+        table = read_table(raw / "Training_Data" / class_name / "Masked_Train" / TABLE)
+        tables.append(table.assign(split="train", **{"class": class_name}))
     test = read_table(raw / "Testing_Data" / TABLE)
-    kinds = [next((kind for kind in classes if name.startswith(kind)), "") for name in test["filename"]]
-    return pd.concat([*tables, test.assign(split="test", **{"class": kinds})], ignore_index=True)
+    test_classes = [next((start for start in classes if name.startswith(start)), "") for name in test["filename"]]
+    return pd.concat([*tables, test.assign(split="test", **{"class": test_classes})], ignore_index=True)
 
 
-def check_images(raw: Path, rows: pd.DataFrame) -> Iterator[np.ndarray]:
-    """Decode every file that the rows name, on all cores, yielding each row's thumbnail, float32 [32, 32, 3].
+def check_images(raw: Path, rows: pd.DataFrame, measure: Callable[[np.ndarray], Measure]) -> list[Measure]:
+    """Decode every file that the rows name, on all cores, showing progress.
 
-    Raises BadInput for the first that is missing, does not decode or has another size.
+    Returns `measure` of each row's target, uint8 [256, 256, 3], or of a test row's masked image. Raises BadInput for
+    the first file that is missing, does not decode or has another size.
     """
 
-    def check(row: dict) -> np.ndarray:
+    def check(row: dict) -> Measure:
         masked = read_image(masked_path(raw, row))
-        return twins.thumbnail(masked if row["split"] == "test" else read_image(target_path(raw, row)))
+        return measure(masked if row["split"] == "test" else read_image(target_path(raw, row)))
 
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(check, rows.to_dict("records"))
-
-
-def build_index(rows: pd.DataFrame, thumbnails: np.ndarray) -> pd.DataFrame:
-    """The index: the rows with their twin group, found over the pixels known in both (test images have holes)."""
-    known = np.ones(thumbnails.shape[:3], bool)
-    test = (rows["split"] == "test").to_numpy()
-    known[test] = twins.known_cells(boxes_of(rows[test]))
-    return rows.assign(group=twins.group(twins.twin_pairs(thumbnails, known), len(rows)))[COLUMNS]
+        return list(progress(pool.map(check, rows.to_dict("records")), "check", len(rows)))

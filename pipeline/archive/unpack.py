@@ -1,12 +1,12 @@
 """The competition's archive, a zip or an unpacked folder, into data/raw: one layout whatever the source.
 
-    Training_Data/<class>/Unmasked_Train/<file>     whole photographs
-    Training_Data/<class>/Masked_Train/<file>       the same, both boxes black
+    Training_Data/<class>/Unmasked_Train/<file>     photographs
+    Training_Data/<class>/Masked_Train/<file>       the same with two black boxes
     Training_Data/<class>/Masked_Train/masked_info.csv
     Testing_Data/<file>, Testing_Data/masked_info.csv
 
-Folders above Training_Data, a masked_info.csv one level up and files such as .DS_Store are taken in stride.
-What could write outside the folder, or fill the disk, is refused before the first byte is written.
+Folders above Training_Data and a masked_info.csv one level up are accepted; files such as .DS_Store are ignored. An
+entry that would be written outside the folder or fill the disk is refused before the first byte is written.
 """
 
 import re
@@ -16,38 +16,39 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipeline.base.errors import DAMAGED, BadInput
+from pipeline.base.errors import BadInput, Damaged, reading_zip
+from pipeline.base.progress import progress
 from pipeline.competition.index import TABLE
 
 FILE_LIMIT = 64 * 2**20  # bytes; the largest photograph has 100 kB, the largest csv 250 kB
 ARCHIVE_LIMIT = 8 * 2**30  # bytes unpacked; the real archive has 300 MB
-NAME_LIMIT = 200  # bytes of a path in the archive, so that it can be written below any folder
+NAME_LIMIT = 200  # bytes of a path in the archive; leaves room for the folder it is written to
 
-# An archive's file: its size in bytes, and a call that opens it for reading.
+# A file of the archive: its size in bytes, and a call that opens it for reading.
 Source = tuple[int, Callable[[], IO[bytes]]]
 
 
-def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> Iterator[Path]:
-    """Copy `files`, the contents of `archive`, into the empty `folder`, yielding each path written.
+def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> None:
+    """Copy `files`, the contents of `archive`, into the empty `folder`, showing progress.
 
-    Raises BadInput naming the archive, the entry and the fault.
+    Raises BadInput naming the archive and the entry if an entry is damaged.
     """
-    for path, (_, opener) in files.items():
+    for path, (_, opener) in progress(files.items(), "unpack", len(files), "file"):
         try:
-            with opener() as source:
+            with reading_zip(), opener() as source:
                 data = source.read()
-        except (*DAMAGED, MemoryError) as error:  # lzma data may ask for any amount of memory
+        except Damaged as error:
             raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
-        yield target
 
 
 def contents(archive: Path) -> dict[PurePosixPath, Source]:
-    """The competition's files in an archive, by their place in data/raw.
+    """The competition's files in an archive, by their path in data/raw.
 
-    The archive is a zip, a folder that holds one, or an unpacked folder. Raises BadInput for what is unsafe or absent.
+    The archive is a zip, a folder with one zip in it, or an unpacked folder. Raises BadInput if it is missing,
+    incomplete or unsafe.
     """
     if archive.is_dir() and len(zips := sorted(archive.glob("*.zip"))) == 1:
         archive = zips[0]
@@ -66,7 +67,7 @@ def contents(archive: Path) -> dict[PurePosixPath, Source]:
         if place is None or source is None:
             continue
         if place in files:
-            raise BadInput(f"{archive}: {place} is there twice")
+            raise BadInput(f"{archive}: {place} is in it twice")
         if source[0] > FILE_LIMIT:
             raise BadInput(f"{archive}: {path} has {source[0]:,} bytes, more than any of the competition's files")
         files[place] = source
@@ -77,8 +78,10 @@ def contents(archive: Path) -> dict[PurePosixPath, Source]:
     for part in ("Training_Data", "Testing_Data"):
         if not any(place.parts[0] == part for place in files):
             raise BadInput(f"{archive}: no folder {part} in it; expected the competition's Dataset folder or its zip")
-    for kind in sorted(classes - {place.parts[1] for place in files if place.parts[2:3] == ("Unmasked_Train",)}):
-        raise BadInput(f"{archive}: the class {kind} is empty: Training_Data/{kind}/Unmasked_Train holds no image")
+    if empty := sorted(classes - {place.parts[1] for place in files if place.parts[2:3] == ("Unmasked_Train",)}):
+        raise BadInput(
+            f"{archive}: the class {empty[0]} is empty: Training_Data/{empty[0]}/Unmasked_Train has no image"
+        )
     return files
 
 
@@ -91,7 +94,7 @@ def class_of(path: PurePosixPath, is_folder: bool) -> set[str]:
 
 
 def place_of(path: PurePosixPath) -> PurePosixPath | None:
-    """Where a file of the archive belongs in data/raw; None for what is no part of the competition."""
+    """A file's path in data/raw; None if it is not part of the competition."""
     parts = path.parts
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return None
@@ -99,15 +102,15 @@ def place_of(path: PurePosixPath) -> PurePosixPath | None:
     match parts[top:] if top is not None else ():
         case "Testing_Data", name:
             return PurePosixPath("Testing_Data", name)
-        case "Training_Data", kind, "Unmasked_Train" | "Masked_Train" as half, name:
-            return PurePosixPath("Training_Data", kind, half, name)
-        case "Training_Data", kind, name if name == TABLE:
-            return PurePosixPath("Training_Data", kind, "Masked_Train", name)
+        case "Training_Data", class_name, "Unmasked_Train" | "Masked_Train" as half, name:
+            return PurePosixPath("Training_Data", class_name, half, name)
+        case "Training_Data", class_name, name if name == TABLE:
+            return PurePosixPath("Training_Data", class_name, "Masked_Train", name)
     return None
 
 
 def folder_entries(folder: Path) -> Iterator[tuple[PurePosixPath, Source | None]]:
-    """Everything below a folder, None with the folders. Links are refused: they may lead anywhere."""
+    """All files below a folder, and its folders with None. Raises BadInput for a link, which may lead anywhere."""
     for path in sorted(folder.rglob("*")):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
         if path.is_symlink():
@@ -116,13 +119,13 @@ def folder_entries(folder: Path) -> Iterator[tuple[PurePosixPath, Source | None]
 
 
 def zip_entries(path: Path) -> Iterator[tuple[PurePosixPath, Source | None]]:
-    """Everything in a zip, None with the folders, the names of all checked before the first is used."""
+    """All files in a zip, and its folders with None. Raises BadInput if the zip is damaged or a name is unsafe."""
     try:
-        archive = zipfile.ZipFile(path)
-        entries = archive.infolist()
-    except DAMAGED as error:
-        raise BadInput(f"{path} is not a whole zip file ({error}); get it again") from None
-    for entry in entries:
+        with reading_zip():
+            archive = zipfile.ZipFile(path)
+    except Damaged as error:
+        raise BadInput(f"{path} is not a complete zip file ({error}); get it again") from None
+    for entry in archive.infolist():
         name = entry.filename
         inside = PurePosixPath(name)
         if not name or not name.isprintable() or len(name.encode("utf-8", "replace")) > NAME_LIMIT:

@@ -1,6 +1,5 @@
-"""How a stage or a command ends: quietly, or with one line that says what is wrong."""
+"""How a stage or a command ends: silently, or with one line that says what is wrong."""
 
-import errno
 import fcntl
 import os
 import signal
@@ -8,16 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.base.errors import BadInput
-
-# What the machine refuses, as opposed to what the program does wrong.
-MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+from pipeline.base.errors import MACHINE_FAULTS, BadInput
 
 
 def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None:
-    """Call `main`. Bad input or a full or read-only disk ends in one line on stderr and status 1, Ctrl-C in 130.
+    """Call `main`. Bad input or a full or read-only disk ends in one line on stderr and status 1.
 
-    SIGTERM is as Ctrl-C, and `again` is what goes on after it.
+    Ctrl-C and SIGTERM end in status 130 and a line that names `again`, the command to continue with.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -27,8 +23,8 @@ def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None
     except OSError as error:
         if error.errno not in MACHINE_FAULTS:
             raise
-        sys.unraisablehook = lambda _: None  # h5py complains once more, of the file it could not write
-        reason = os.strerror(error.errno)  # h5py's own has many lines
+        sys.unraisablehook = lambda _: None  # h5py reports the file it could not write a second time
+        reason = os.strerror(error.errno)  # h5py's own text has many lines
         sys.exit(f"{name}: {reason}: {error.filename or 'writing its output'}; nothing was half-written")
     except KeyboardInterrupt as interrupt:
         where = f" {interrupt}" if interrupt.args else ""
@@ -37,7 +33,7 @@ def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:
-    """As run, and refused where another stage is at work in this folder: the two would write the same files."""
+    """As run, but refuse to start while another stage runs in this folder: both would write the same files."""
 
     def alone() -> None:
         with lock("."):
@@ -48,12 +44,12 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
 
 @contextmanager
 def lock(folder: str) -> Iterator[None]:
-    """Hold a folder, leaving nothing in it; the kernel lets go when the process ends, however that is.
+    """Lock a folder without writing to it; the kernel unlocks it when the process ends, even if killed.
 
-    Raises BadInput where another process holds it.
+    Raises BadInput if another process holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    os.set_inheritable(descriptor, True)  # a child that is started with close_fds=False holds it too
+    os.set_inheritable(descriptor, True)  # a child started with close_fds=False holds the lock too
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,17 +64,17 @@ def lock(folder: str) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Take note of Ctrl-C and SIGTERM; the call given says whether one came. A second one raises as usual."""
-    came: list[int] = []
+    """Record Ctrl-C and SIGTERM; the yielded call tells whether one came. A second one raises KeyboardInterrupt."""
+    received: list[int] = []
 
-    def note(number: int, _: object) -> None:
-        if came:
+    def record(number: int, _: object) -> None:
+        if received:
             raise KeyboardInterrupt
-        came.append(number)
+        received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

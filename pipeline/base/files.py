@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written under a temporary name beside the real one, then renamed."""
+"""Outputs that are complete or absent: written under a temporary name beside the real one, then renamed."""
 
 import hashlib
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` for a file or folder to be written to.
+    """Yield a path beside `path`, where the block writes a file or a folder.
 
-    It takes the place of `path` when the block ends; when the block raises, it is removed and `path` is as it was.
-    What an earlier, killed run left under a temporary name is removed first.
+    When the block ends, it replaces `path`. When the block raises, it is removed and `path` stays unchanged. Temporary
+    files of an earlier, killed run are removed first.
     """
     partial, old = (path.with_name(path.name + end) for end in (".partial", ".old.partial"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(partial)
         raise
-    # A folder cannot be renamed over anything, nor anything over a folder; removed in place it would be seen in part.
+    # Nothing can be renamed over a folder, and a folder over nothing; while being removed it would be seen in part.
     if path.is_dir() or (partial.is_dir() and path.exists()):
         path.replace(old)
     partial.replace(path)
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder with all it holds; nothing happens where there is none."""
+    """Delete a file or a folder and everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -45,7 +45,7 @@ def sha256(path: Path) -> str:
 
 
 def keep_only(folder: Path, names: list[str]) -> None:
-    """Delete what is in a folder under other names; nothing happens where there is no folder."""
+    """Delete everything in a folder, if it exists, but these names."""
     for path in folder.glob("*"):
         if path.name not in names:
             remove(path)

@@ -1,4 +1,4 @@
-"""Progress of anything that takes more than a few seconds: a bar in a terminal, plain lines elsewhere."""
+"""Progress of what takes more than a few seconds: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
-WORTH_A_LINE = 2.0  # seconds; what is done sooner needs none
+WORTH_A_LINE = 2.0  # seconds; shorter work prints no line
 
 
 def progress(
@@ -19,9 +19,9 @@ def progress(
     unit: str = "image",
     done: int = 0,
 ) -> Iterator[Item]:
-    """Pass `items` through, showing on stderr how many of `total` are done, the rate and the time that remains.
+    """Pass `items` through, showing on stderr how many of `total` are done, the rate and the remaining time.
 
-    `what` is the label, or a call that gives the one of the moment; `done` is where an interrupted run goes on.
+    `what` is the label, or a call that returns the current one; `done` items were done before an interruption.
     """
     label = what if callable(what) else lambda: what
     terminal = sys.stderr.isatty()
@@ -36,15 +36,11 @@ def progress(
             last = done + count == total and now - start >= WORTH_A_LINE
             if not terminal and (now - shown >= SECONDS_BETWEEN_LINES or last):
                 shown = now
-                say(meter(label(), done + count, total, now - start, unit, done))
-
-
-def meter(what: str, done: int, total: int, seconds: float, unit: str, before: int) -> str:
-    """One line as tqdm words it: share and count done, time taken and left, rate."""
-    return tqdm.format_meter(done, total, seconds, ncols=0, prefix=what, unit=unit, initial=before)
+                counts = {"n": done + count, "total": total, "elapsed": now - start, "initial": done}
+                say(tqdm.format_meter(**counts, ncols=0, prefix=label(), unit=unit))
 
 
 def say(line: str) -> None:
-    """A line for the user, on stderr and at once."""
+    """Print a line to stderr and flush it."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()

@@ -12,23 +12,23 @@ from PIL import Image
 from pipeline.base.errors import BadInput
 
 SIZE = 256  # pixels, height and width of every photograph
-FORMATS = ("JPEG", "PNG")  # and no other: some of Pillow's readers start programs
+FORMATS = ("JPEG", "PNG")  # no others: some of Pillow's readers start programs
 SUFFIXES = (".jpeg", ".jpg", ".png")
-JPEG_QUALITY = 95  # OpenCV's default, and what the competition's own files were written with
+JPEG_QUALITY = 95  # OpenCV's default; the competition's files have it too
 
 Image.MAX_IMAGE_PIXELS = None  # decode_image checks the size before it reads a pixel
 
 
 def to_uint8(levels: np.ndarray) -> np.ndarray:
-    """Grey levels of any float type as uint8: rounded, halves to even, and what is out of range put at 0 or 255."""
+    """Convert grey levels of any float type to uint8: rounded, halves to even, and clipped to 0 to 255."""
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """An encoded photograph as uint8 [256, 256, 3] RGB. Raises BadInput calling it `name`.
+    """Decode a JPEG or PNG to uint8 [256, 256, 3] RGB. Raises BadInput, which calls it `name`.
 
-    Pillow gives the very pixels that cv2.imread gives for the competition's files, and unlike it refuses a
-    truncated JPEG and tells the size before it reads a pixel: a header may claim any number of them.
+    For the competition's files Pillow's pixels equal cv2.imread's. Unlike OpenCV it refuses a truncated JPEG, and it
+    tells the size before it reads a pixel: a header may claim any size.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -40,13 +40,13 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, suffix: str) -> bytes:
-    """uint8 RGB as the bytes of a file of that kind: '.jpeg', '.jpg' (quality 95) or '.png' (lossless)."""
+    """Encode uint8 RGB for a file with this suffix: '.jpeg' or '.jpg' (quality 95), '.png' (lossless)."""
     options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The photograph in a file, uint8 [256, 256, 3] RGB. Raises BadInput naming the file and its fault."""
+    """Read a photograph, uint8 [256, 256, 3] RGB. Raises BadInput naming the file and the fault."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_images(paths: Iterable[Path]) -> np.ndarray:
-    """Photographs as uint8 [n, 256, 256, 3] RGB, decoded on all cores."""
+    """Read photographs on all cores: uint8 [n, 256, 256, 3] RGB."""
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(read_image, paths))
     return np.stack(images) if images else np.empty((0, SIZE, SIZE, 3), np.uint8)

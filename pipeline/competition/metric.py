@@ -1,12 +1,12 @@
-"""The score as the leaderboard has it."""
+"""The leaderboard's score."""
 
 import numpy as np
 
 
 def rmse(values: np.ndarray, truth: np.ndarray) -> float:
-    """sqrt(mean((values - truth)**2)) over every element at once, accumulated in float64.
+    """sqrt(mean((values - truth)**2)) over all elements, accumulated in float64.
 
-    Both arrays have one shape and values in [0, 1]; one global mean, never a mean of per-image means.
+    Both arrays have the same shape and values in [0, 1]. It is one global mean, not a mean of per-image scores.
     """
     if values.shape != truth.shape:
         raise ValueError(f"shapes differ: {values.shape} and {truth.shape}")

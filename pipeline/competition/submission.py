@@ -1,10 +1,10 @@
-"""The submission: its rows and their order, how pixels become values, writing and checking the CSV.
+"""The submission: pixels to values, values to rows, writing and checking the CSV.
 
     filename_box_pixel,value
     Tiger (1024).jpeg_box1_58_27_0,0.40392
 
-One row for each image in the order of the test masked_info.csv, box 1 then box 2, for each row i and column j of the
-image inside the box, for each channel. 200 images give 6,750,000 rows.
+One row for each image in the order of the test masked_info.csv, box 1 then box 2, each row i and column j of the image
+inside the box, each channel. 200 images give 6,750,000 rows.
 """
 
 import re
@@ -23,9 +23,9 @@ from pipeline.competition.images import SIZE
 HEADER = b"filename_box_pixel,value\n"
 ROWS_PER_IMAGE = 2 * BOX * BOX * 3
 DECIMALS = 5
-WIDTH = DECIMALS + 3  # bytes of a value and its line's end
-DIGITS = np.array([0, *range(2, 2 + DECIMALS)]) - DECIMALS - 2  # where a value's digits stand, from its line's end
-PLACES = 10 ** np.arange(DECIMALS, -1, -1)  # what each of them is worth, in units of the last
+WIDTH = DECIMALS + 3  # bytes of a value and its line end
+DIGITS = np.array([0, *range(2, 2 + DECIMALS)]) - DECIMALS - 2  # a value's digits, counted from its line end
+PLACES = 10 ** np.arange(DECIMALS, -1, -1)  # what each digit is worth, in units of the last
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE | re.ASCII)
 
 Channels = Literal["bgr", "rgb"]
@@ -33,11 +33,11 @@ Scale = Literal["minmax", "unit"]
 
 
 def encode(images: np.ndarray, boxes: np.ndarray, channels: Channels, scale: Scale) -> np.ndarray:
-    """The values a submission holds for whole images: float64 [n, 2, 75, 75, 3] in [0, 1], from uint8 RGB.
+    """A submission's values for images, uint8 RGB [n, 256, 256, 3]: float64 [n, 2, 75, 75, 3] in [0, 1].
 
-    scale minmax maps each channel of each whole image from its least and greatest value to 0 and 1 (a channel of one
-    value to 0, as OpenCV's NORM_MINMAX does), unit divides by 255; channels bgr puts blue first. Values are rounded
-    to the decimals that are written.
+    Scale minmax maps the least and the greatest value of each channel of each image, boxes and all, to 0 and 1 (a
+    constant channel to 0, like OpenCV's NORM_MINMAX); unit divides by 255. Channels bgr puts blue first. Values are
+    rounded to the decimals that are written. Raises ValueError if the images are not uint8.
     """
     if images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype}, not uint8")
@@ -49,16 +49,16 @@ def encode(images: np.ndarray, boxes: np.ndarray, channels: Channels, scale: Sca
         table = np.clip((level - low) / np.maximum(high - low, 1), 0, 1)
     else:
         table = np.broadcast_to(level / 255, (len(images), 3, 256))
-    # One value for each image, channel and grey level, looked up: a tenth of the time that computing each pixel takes.
+    # A table of image, channel and grey level takes a tenth of the time of computing each pixel.
     image = np.arange(len(images))[:, None, None, None, None]
     values = np.round(table, DECIMALS)[image, np.arange(3), cut(images, boxes)]
     return values[..., ::-1] if channels == "bgr" else values
 
 
 def write(path: Path, names: list[str], boxes: np.ndarray, values: Iterable[np.ndarray]) -> None:
-    """Write a submission; `values` gives one image after the other, [2, 75, 75, 3] as encode makes them.
+    """Write a submission; `values` has an array [2, 75, 75, 3], as encode returns it, for each image.
 
-    Raises ValueError where there are more or fewer images than names.
+    Raises ValueError if there are more or fewer images than names.
     """
     with path.open("wb") as file:
         file.write(HEADER)
@@ -67,13 +67,13 @@ def write(path: Path, names: list[str], boxes: np.ndarray, values: Iterable[np.n
 
 def rows(name: str, corners: np.ndarray, values: np.ndarray) -> bytes:
     """The rows of one image: corners int [2, 2], values [2, 75, 75, 3] in [0, 1]."""
-    # Fields of fixed width, whose padding is taken out of the whole: a tenth of the time that joining text takes.
+    # Fixed-width fields, whose padding is then removed, take a tenth of the time of joining text.
     pixels, numbers = fields()
     text = bytearray()
     for stem, (row, column), part in zip(stems(name), corners, np.rint(values * 10**DECIMALS), strict=True):
-        kinds = np.dtype([("stem", f"S{len(stem)}"), ("pixel", pixels.dtype), ("number", numbers.dtype)])
-        padded = bytearray(BOX * BOX * 3 * kinds.itemsize)
-        table = np.frombuffer(padded, kinds).reshape(BOX, BOX, 3)
+        row_type = np.dtype([("stem", f"S{len(stem)}"), ("pixel", pixels.dtype), ("number", numbers.dtype)])
+        padded = bytearray(BOX * BOX * 3 * row_type.itemsize)
+        table = np.frombuffer(padded, row_type).reshape(BOX, BOX, 3)
         table["stem"] = stem
         table["pixel"] = pixels[row : row + BOX, column : column + BOX]
         table["number"] = numbers[part.astype(np.int32)]
@@ -82,23 +82,23 @@ def rows(name: str, corners: np.ndarray, values: np.ndarray) -> bytes:
 
 
 def stems(name: str) -> list[bytes]:
-    """What the ids of box 1 and of box 2 begin with."""
+    """The first part of the ids of box 1 and of box 2."""
     return [f"{name}_box{number}_".encode() for number in (1, 2)]
 
 
 @cache
 def fields() -> tuple[np.ndarray, np.ndarray]:
-    """The end of every id there can be with its comma, [256, 256, 3], and of every row: its value, from 0 to 1."""
+    """The last part of every possible id with its comma, [256, 256, 3], and every possible value with its line end."""
     pixels = [[[f"{i}_{j}_{c}," for c in range(3)] for j in range(SIZE)] for i in range(SIZE)]
     numbers = [f"{value / 10**DECIMALS:.{DECIMALS}f}\n" for value in range(10**DECIMALS + 1)]
     return np.array(pixels, np.bytes_), np.array(numbers, np.bytes_)
 
 
 def read(path: Path, names: list[str], boxes: np.ndarray) -> np.ndarray:
-    """The values of a submission, float64 [n, 2, 75, 75, 3], every row checked.
+    """Read a submission's values, float64 [n, 2, 75, 75, 3], and check every row.
 
-    Raises BadInput naming the first row whose id is not the one expected there, whose value is no number from 0 to 1,
-    that is missing or too many.
+    Raises BadInput naming the first row that is missing or extra, has another id than expected there, or has a value
+    that is not a number from 0 to 1.
     """
     with path.open("rb") as file:
         if file.readline() != HEADER:
@@ -106,14 +106,14 @@ def read(path: Path, names: list[str], boxes: np.ndarray) -> np.ndarray:
         values = list(map(partial(parse, file), names, boxes))
         if not file.read(1) and all(part is not None for part in values):
             return np.array(values).reshape(-1, 2, BOX, BOX, 3)
-        # Not as `write` writes it: row by row, to tell another notation of the same numbers from a fault.
+        # `write` would write other bytes. Read row by row: it may be another notation of the same numbers.
         file.seek(len(HEADER))
         numbers = np.fromiter(check_rows(file, path, names, boxes), np.float64)
     return numbers.reshape(-1, 2, BOX, BOX, 3)
 
 
 def parse(file: BinaryIO, name: str, corners: np.ndarray) -> np.ndarray | None:
-    """The values of the next image, float64 [2, 75, 75, 3]; None unless `rows` makes of them what the file holds."""
+    """The next image's values, float64 [2, 75, 75, 3]; None if `rows` would write them in other bytes."""
     text = file.read(size(name, corners))
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
@@ -125,7 +125,7 @@ def parse(file: BinaryIO, name: str, corners: np.ndarray) -> np.ndarray | None:
 
 
 def size(name: str, corners: np.ndarray) -> int:
-    """How many bytes the rows of one image take."""
+    """The number of bytes in one image's rows."""
     pixels, _ = fields()
     windows = [pixels[row : row + BOX, column : column + BOX] for row, column in corners]
     return sum(
@@ -135,12 +135,12 @@ def size(name: str, corners: np.ndarray) -> int:
 
 
 def check_rows(file: BinaryIO, path: Path, names: list[str], boxes: np.ndarray) -> Iterator[float]:
-    """The values of the rows in `file`, one after the other. Raises BadInput as read does."""
+    """The values of the rows in `file`. Raises BadInput like read."""
     for line, (text, expected) in enumerate(zip_longest(file, ids(names, boxes)), 2):
         if text is None:
-            raise BadInput(f"{path} has {line - 2:,} rows; {expected!r} and what follows is missing")
+            raise BadInput(f"{path} has {line - 2:,} rows; {expected!r} and all after it are missing")
         if not text.endswith(b"\n"):
-            raise BadInput(f"{path} line {line} has no end: the file is cut short")
+            raise BadInput(f"{path} line {line} does not end: the file is cut short")
         if expected is None:
             raise BadInput(f"{path} goes on at line {line}, after the last row expected")
         found, _, number = (field.decode("utf-8", "replace") for field in text[:-1].rpartition(b","))
@@ -152,7 +152,7 @@ def check_rows(file: BinaryIO, path: Path, names: list[str], boxes: np.ndarray) 
 
 
 def ids(names: list[str], boxes: np.ndarray) -> Iterator[str]:
-    """The first column of the submission, header not counted."""
+    """The first column of the submission without its header."""
     for name, corners in zip(names, boxes.tolist(), strict=True):
         for number, (row, column) in enumerate(corners, 1):
             for i in range(row, row + BOX):

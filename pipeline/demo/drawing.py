@@ -1,8 +1,8 @@
 """Draws cats, dogs, elephants and tigers, each in its own pose, coat and scene.
 
-An animal is a list of parts in its own coordinates (y down, a head about 100 units wide), painted in order
-onto a scene. The same seed gives the same bytes: random numbers are integers, every coordinate is rounded
-before it is drawn, and what the pixels go through afterwards is integer arithmetic.
+An animal is a list of parts in its own coordinates (y down, a head about 100 units wide), painted in order onto a
+scene. The same seed gives the same bytes: random numbers are integers, every coordinate is rounded before it is drawn,
+and all arithmetic on pixels is in integers.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.competition.images import SIZE
 
-KINDS = ("Cat", "Dog", "Elephant", "Tiger")
+CLASSES = ("Cat", "Dog", "Elephant", "Tiger")
 
 Colour = tuple[int, int, int]
 Part = tuple[np.ndarray, Colour, int]  # outline float [n, 2] as (x, y); RGB; relief, 0 for flat and hairless
@@ -118,7 +118,7 @@ def _tube(a: tuple, b: tuple, c: tuple, d: tuple, start: float, end: float) -> n
 
 
 def _bands(outline: np.ndarray, dark: Colour, rng: np.random.Generator, step: int, depth: int) -> list[Part]:
-    """Tapered stripes from both edges of an outline towards the opposite edge, `depth` percent of the way."""
+    """Tapered stripes from both edges of an outline, at most `depth` percent of the way to the other edge."""
     found = []
     for n, i in enumerate(range(3, len(outline) // 2 - 2, step)):
         i = i if n % 3 else len(outline) - 1 - i
@@ -257,7 +257,7 @@ def _trunk(trunk: np.ndarray, base: Colour, dark: Colour) -> list[Part]:
 def _furry(
     outline: np.ndarray, coat: Coat, relief: int, rng: np.random.Generator, stripes: tuple[int, int] | None
 ) -> list[Part]:
-    """A part of a body, striped in the coat's dark colour if `stripes` says how: (step, depth) of _bands."""
+    """A part of a body, striped in the coat's dark colour if `stripes`, (step, depth) of _bands, is given."""
     return [(outline, coat[0], relief)] + (_bands(outline, coat[2], rng, *stripes) if stripes else [])
 
 
@@ -271,7 +271,7 @@ def _legs(xs: tuple, top: int, wide: int, coat: Coat, banded: bool, rng: np.rand
     return parts
 
 
-# The three bodies stand on y = 0 and come with the place of the head.
+# Each returns a body that stands on y = 0, and the position of its head.
 def _sitting(coat: Coat, banded: bool, rng: np.random.Generator) -> tuple[list[Part], tuple[int, int]]:
     lean, curl = int(rng.integers(-12, 13)), int(rng.integers(20, 100))
     tail = _tube((36, -10), (86, 0), (104, -curl // 2), (78 + curl // 4, -curl), 15, 7)
@@ -315,7 +315,7 @@ def _lying(coat: Coat, banded: bool, rng: np.random.Generator) -> tuple[list[Par
 
 
 def _elephant_body(coat: Coat, rng: np.random.Generator) -> list[Part]:
-    """A whole elephant from the side, its head to the right."""
+    """An elephant from the side, its head to the right."""
     base, pale, dark, _ = coat
     flap = int(rng.integers(-12, 13))
     back = ((56, -90), (50, -142), (10, -152), (-40, -146), (-82, -120), (-88, -70))
@@ -338,24 +338,24 @@ def _elephant_body(coat: Coat, rng: np.random.Generator) -> list[Part]:
 HEADS = {"Cat": _cat_head, "Dog": _dog_head, "Elephant": _elephant_head, "Tiger": _tiger_head}
 
 
-def _animal(kind: str, rng: np.random.Generator) -> tuple[list[Part], bool]:
+def _animal(class_name: str, rng: np.random.Generator) -> tuple[list[Part], bool]:
     """The parts of an animal in pixels of the photograph, and whether it stands on the ground."""
-    coat = tuple(_vary(colour, rng, 16) for colour in _pick(rng, COATS[kind]))
-    marked = kind == "Tiger" or bool(rng.integers(2))
-    banded = marked and kind in ("Cat", "Tiger")
-    head = HEADS[kind](coat, marked, rng)
+    coat = tuple(_vary(colour, rng, 16) for colour in _pick(rng, COATS[class_name]))
+    marked = class_name == "Tiger" or bool(rng.integers(2))
+    banded = marked and class_name in ("Cat", "Tiger")
+    head = HEADS[class_name](coat, marked, rng)
     flip, tilt, size = _pick(rng, (1, -1)), int(rng.integers(-5, 6)), int(rng.integers(80, 116))
-    if rng.integers(3) == 0:  # a close-up, over a chest that leaves the picture
+    if rng.integers(3) == 0:  # a close-up of the head and the top of the chest
         x, y = int(rng.integers(104, 153)), int(rng.integers(116, 149))
-        if kind == "Elephant":
+        if class_name == "Elephant":
             return _placed(head, x, y - 25, size * 0.0125, tilt * 2, flip), False
         chest = _even((0, 0), (50, 30), (70, 90), (0, 100))
         chest = _furry(chest, coat, 14, rng, (3, 26) if banded else None)
         return _placed(chest + head, x, y + 12, size * 0.019, tilt * 2, flip), False
-    if kind == "Elephant":
+    if class_name == "Elephant":
         parts = _placed(_elephant_body(coat, rng), 0, 0, 0.9, 0)
     else:
-        build = _pick(rng, (_sitting, _standing, _lying)[: 2 if kind == "Dog" else 3])
+        build = _pick(rng, (_sitting, _standing, _lying)[: 2 if class_name == "Dog" else 3])
         parts, (x, y) = build(coat, banded, rng)
         parts += _placed(head, x, y, 0.92 if build is _sitting else 0.82, int(rng.integers(-12, 13)))
     x, y = int(rng.integers(106, 151)), int(rng.integers(206, 249))
@@ -366,7 +366,7 @@ def _animal(kind: str, rng: np.random.Generator) -> tuple[list[Part], bool]:
 
 
 def _noise(rng: np.random.Generator, cell: int, blur: tuple[int, int]) -> np.ndarray:
-    """Soft noise, int32 [256, 256] in -128..127: random cells that many pixels wide, smoothed."""
+    """Soft noise, int32 [256, 256] in -128..127: random cells, `cell` pixels wide, smoothed."""
     cells = rng.integers(0, 256, (SIZE // cell, SIZE // cell), dtype=np.uint8)
     full = cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     return cv2.GaussianBlur(full, blur, 0).astype(np.int32) - 128
@@ -384,7 +384,7 @@ def _ramp(top: Colour, bottom: Colour, rows: int) -> np.ndarray:
 
 
 def _fixed(outline: np.ndarray, bits: int) -> list[np.ndarray]:
-    """An outline as OpenCV's drawing takes it, in whole 2**-bits of a pixel."""
+    """An outline for OpenCV's drawing functions, in units of 2**-bits of a pixel."""
     return [np.rint(outline * (1 << bits)).astype(np.int32)]
 
 
@@ -497,12 +497,12 @@ def _studio(rng: np.random.Generator) -> tuple[np.ndarray, Colour]:
 # ---- a photograph
 
 
-def draw_animal(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """A drawing of a 'Cat', 'Dog', 'Elephant' or 'Tiger' in some pose and place, uint8 [256, 256, 3] RGB."""
-    place = _pick(rng, PLACES[kind])
+def draw_animal(class_name: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a 'Cat', 'Dog', 'Elephant' or 'Tiger' in a random pose and place: uint8 [256, 256, 3] RGB."""
+    place = _pick(rng, PLACES[class_name])
     rooms = {"indoors": _indoors, "studio": _studio}
     image, tint = rooms[place](rng) if place in rooms else _outdoors(place, rng)
-    parts, grounded = _animal(kind, rng)
+    parts, grounded = _animal(class_name, rng)
     if grounded:
         image = _shaded(image, parts)
     canvas = cv2.resize(image, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_LINEAR)

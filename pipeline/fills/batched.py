@@ -1,21 +1,27 @@
-"""Any fill, some images at a time."""
+"""What a fill is, and how one is run over many images."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.base.progress import progress
 
-Fill = Callable[..., np.ndarray]  # (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2]) -> filled
+
+class Fill(Protocol):
+    def __call__(self, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Fill the boxes, int [n, 2, 2], of masked images: uint8 [n, 256, 256, 3] to the same, n at least 1.
+
+        Known pixels stay byte for byte. Up to rounding, an image's result does not depend on the images beside it.
+        The arguments are not changed.
+        """
 
 
-def in_batches(
-    fill: Fill, masked: np.ndarray, boxes: np.ndarray, size: int, what: str, *given: np.ndarray
-) -> np.ndarray:
-    """The images filled, uint8 [n, 256, 256, 3], `size` at a time, showing progress.
+def in_batches(fill: Callable[..., np.ndarray], arrays: tuple[np.ndarray, ...], size: int, what: str) -> np.ndarray:
+    """Call `fill` on `size` rows of each array at a time, showing progress under the label `what`.
 
-    `given` is what the fill is told of each image beside, such as its class.
+    Returns the results in the arrays' order. Raises ValueError if the arrays have no row.
     """
-    parts = [slice(start, start + size) for start in range(0, len(masked), size)]
-    filled = (fill(masked[part], boxes[part], *(array[part] for array in given)) for part in parts)
-    return np.concatenate([masked[:0], *progress(filled, what, len(parts), "batch")])
+    parts = [slice(start, start + size) for start in range(0, len(arrays[0]), size)]
+    filled = (fill(*(array[part] for array in arrays)) for part in parts)
+    return np.concatenate(list(progress(filled, what, len(parts), "batch")))

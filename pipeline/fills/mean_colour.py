@@ -6,7 +6,7 @@ from pipeline.competition.boxes import hole_mask, paste
 
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
+    """A Fill (see batched.py)."""
     known = ~hole_mask(boxes)[..., None]
     mean = (masked * known).sum(axis=(1, 2), keepdims=True) / known.sum(axis=(1, 2), keepdims=True)
     return paste(np.round(mean).astype(np.uint8), masked, boxes)

@@ -5,16 +5,16 @@ import numpy as np
 
 from pipeline.competition.boxes import hole_mask, paste
 
-RADIUS = 3  # pixels around each one that it is made from
+RADIUS = 3  # pixels around a pixel that it is computed from
 
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Fill the boxes of uint8 [n, 256, 256, 3], known pixels as they were."""
+    """A Fill (see batched.py)."""
     return inpaint(masked, boxes, cv2.INPAINT_TELEA)
 
 
 def inpaint(masked: np.ndarray, boxes: np.ndarray, method: int) -> np.ndarray:
-    """The same by one of OpenCV's methods."""
+    """Fill by one of OpenCV's methods."""
     holes = hole_mask(boxes).astype(np.uint8)
-    filled = [cv2.inpaint(image, missing, RADIUS, method) for image, missing in zip(masked, holes, strict=True)]
+    filled = [cv2.inpaint(image, hole, RADIUS, method) for image, hole in zip(masked, holes, strict=True)]
     return paste(np.stack(filled), masked, boxes)

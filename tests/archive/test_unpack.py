@@ -1,7 +1,6 @@
-"""The archive: every layout there is comes out the same, and what is unsafe or broken is refused in one line."""
+"""The archive: every layout gives the same files; an unsafe or damaged archive is refused in one line."""
 
 import io
-import shutil
 import stat
 import struct
 import tempfile
@@ -54,12 +53,11 @@ def tree(folder):
 
 def unpacked(archive, folder):
     folder.mkdir()
-    written = list(unpack(archive, contents(archive), folder))
-    assert sorted(written) == sorted(p for p in folder.rglob("*") if p.is_file())
+    unpack(archive, contents(archive), folder)
     return tree(folder)
 
 
-# What is taken
+# Accepted
 
 
 @pytest.mark.parametrize("prefix", ["", "Dataset/", "a/b/Dataset/"])
@@ -104,39 +102,39 @@ JUNK = [
 
 
 @pytest.mark.parametrize("name", JUNK)
-def test_what_is_no_part_of_the_competition_is_left(tmp_path, name):
+def test_other_files_are_ignored(tmp_path, name):
     (tmp_path / "a.zip").write_bytes(zipped(more=[(name, b"junk")]))
     assert unpacked(tmp_path / "a.zip", tmp_path / "from zip") == FILES
     folder = laid_out(tmp_path / "a", {name: b"junk", **{f"Dataset/{key}": data for key, data in FILES.items()}})
     assert unpacked(folder, tmp_path / "from folder") == FILES
 
 
-def test_folders_in_a_zip_are_no_files(tmp_path):
+def test_folders_in_a_zip_are_ignored(tmp_path):
     more = [("Dataset/", b""), ("Dataset/Testing_Data/", b""), ("Dataset/Training_Data/Cat/Unmasked_Train/", b"")]
     (tmp_path / "a.zip").write_bytes(zipped(more=more))
     assert unpacked(tmp_path / "a.zip", tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("name", [".hidden", "Training_Data", "Testing_Data", "__MACOSX"])
-def test_what_an_unpacked_folder_is_called_does_not_matter(tmp_path, name):
+def test_the_name_of_an_unpacked_folder_does_not_matter(tmp_path, name):
     assert unpacked(laid_out(tmp_path / name, prefix="Dataset/"), tmp_path / "out") == FILES
 
 
-def test_the_drawn_competition_comes_back_as_it_was(tmp_path, demo_competition):
+def test_the_drawn_competition_is_unpacked_unchanged(tmp_path, demo_competition):
     whole = tree(demo_competition.raw)
     (tmp_path / "a.zip").write_bytes(zipped(whole))
     assert unpacked(tmp_path / "a.zip", tmp_path / "from zip") == whole
     assert unpacked(demo_competition.raw, tmp_path / "from folder") == whole
 
 
-def test_sizes_are_those_of_the_files(tmp_path):
+def test_sizes_are_the_files_sizes(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped())
     sizes = {str(place): size for place, (size, _) in contents(tmp_path / "a.zip").items()}
     assert sizes == {name: len(data) for name, data in FILES.items()}
     assert all(isinstance(place, PurePosixPath) for place in contents(tmp_path / "a.zip"))
 
 
-# What is refused: each maker writes an archive below the folder, and gives its path and what the message must name.
+# Refused: each maker writes an archive in the folder and returns its path and what the message must name.
 
 
 def entry(name, data=b"x", **attributes):
@@ -155,7 +153,7 @@ def with_entry(name, data=b"x", culprit="evil.jpeg", **attributes):
 
 
 def patched(*changes):
-    """A zip in which, in the records of the entry ONE, other bytes stand: (record, offset, bytes) each."""
+    """A zip with changed bytes in the records of the entry ONE; each change is (record, offset, bytes)."""
 
     def make(folder):
         whole = bytearray(zipped())
@@ -170,7 +168,7 @@ def patched(*changes):
 
 
 def raw(change):
-    """A zip whose bytes went through `change`."""
+    """A zip whose bytes are passed through `change`."""
 
     def make(folder):
         (folder / "photos.zip").write_bytes(change(zipped(method=zipfile.ZIP_STORED)))
@@ -184,7 +182,7 @@ def missing(folder):
 
 
 def no_name(folder):
-    """An entry whose name is empty, as no tool writes it."""
+    """An entry with an empty name, which no tool writes."""
     whole = zipped(more=[("A", b"x")])
     at = whole.rindex(CENTRAL)
     record = bytearray(whole[at : at + 46])
@@ -196,7 +194,7 @@ def no_name(folder):
 
 
 def broken(method):
-    """A zip packed by this method with bytes changed in the middle of its greatest entry."""
+    """A zip of this method with changed bytes in the middle of its largest entry."""
 
     def make(folder):
         data = bytes(n * n % 251 for n in range(20_000))
@@ -221,7 +219,7 @@ def lying(folder):
 
 
 def too_much(folder):
-    """Entries that are each small enough and together declare more than ARCHIVE_LIMIT."""
+    """Entries that are small enough each and declare more than ARCHIVE_LIMIT together."""
     count = ARCHIVE_LIMIT // FILE_LIMIT + 1
     whole = bytearray(zipped({f"Testing_Data/{n}.jpeg": b"x" for n in range(count)} | FILES))
     at = whole.index(CENTRAL)
@@ -309,7 +307,7 @@ BAD = {
     "a huge file declared": patched((CENTRAL, 24, struct.pack("<I", 2**32 - 2))),
     "a file declared a byte too large": patched((CENTRAL, 24, struct.pack("<I", FILE_LIMIT + 1))),
     "a huge file": bomb,
-    "too much in all": too_much,
+    "too much together": too_much,
     "more than it declares": lying,
     "no Training_Data": without("Training_Data"),
     "no Testing_Data": without("Testing_Data"),
@@ -317,7 +315,7 @@ BAD = {
     "a folder with a link to a folder": linked(True),
     "an empty folder": empty_folder,
 }
-# These show when the entry is read; all others before the first byte is written.
+# Found when the entry is read; all other faults are found before the first byte is written.
 WHILE_READING = {
     "another checksum",
     "a byte changed",
@@ -341,8 +339,7 @@ def test_a_bad_archive_is_refused_by_name(tmp_path, fault):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(BadInput) as refusal:
-        for _ in unpack(archive, contents(archive), out):
-            pass
+        unpack(archive, contents(archive), out)
     assert culprit in str(refusal.value) and "\n" not in str(refusal.value)
     after = {name: data for name, data in tree(tmp_path).items() if not name.startswith("out/")}
     assert after == before
@@ -350,11 +347,11 @@ def test_a_bad_archive_is_refused_by_name(tmp_path, fault):
         assert list(out.iterdir()) == []
 
 
-def test_what_declares_too_little_writes_no_more_than_that(tmp_path):
+def test_an_entry_writes_no_more_than_it_declares(tmp_path):
     archive, _ = lying(tmp_path)
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput):
-        list(unpack(archive, contents(archive), tmp_path / "out"))
+        unpack(archive, contents(archive), tmp_path / "out")
     assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) < 10_000
 
 
@@ -374,7 +371,7 @@ def test_a_message_is_one_line_whatever_a_name_holds(tmp_path):
 
 @pytest.fixture
 def bad(tmp_path, params_file):
-    """`bad(fault)` makes that archive and tmp_path/work, a folder to fetch it in; gives what must be named."""
+    """`bad(fault)` makes that archive, and tmp_path/work to fetch it in; returns what the message must name."""
     source, work = tmp_path / "source", tmp_path / "work"
     source.mkdir()
     work.mkdir()
@@ -394,26 +391,11 @@ def test_fetch_leaves_nothing_of_a_bad_archive(tmp_path, monkeypatch, capsys, ba
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(SystemExit) as end:
         run("fetch", fetch.main)
-    message = end.value.code  # a text, which Python prints on stderr before it exits with 1
+    message = end.value.code  # Python prints it on stderr and exits with 1
     assert message.startswith("fetch: ") and culprit in message and "\n" not in message
     assert capsys.readouterr() == ("", "")
     assert tree(tmp_path) == before
     assert not Path("data").exists() or list(Path("data").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "fault",
-    ["no such archive", "cut in half", "bytes gone from its middle", "another checksum", "up and out", "a huge file"],
-)
-def test_a_bad_archive_ends_the_stage_with_one_line(tmp_path, run_stage, bad, fault):
-    culprit = bad(fault)
-    before = tree(tmp_path)
-    done = run_stage("fetch", tmp_path / "work")
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("fetch: ") and culprit in done.stderr
-    assert tree(tmp_path) == before
-    assert not (tmp_path / "work" / "data" / "raw").exists()
 
 
 def test_fetch_keeps_what_an_earlier_fetch_made(tmp_path, run_stage, params_file, demo_competition):
@@ -423,7 +405,9 @@ def test_fetch_keeps_what_an_earlier_fetch_made(tmp_path, run_stage, params_file
     assert len(before) == 1 + len(tree(demo_competition.raw))
     archive, _ = broken(zipfile.ZIP_DEFLATED)(tmp_path)
     params_file(tmp_path, **{"fetch.source": "archive", "fetch.archive": str(archive)})
-    assert run_stage("fetch", tmp_path).returncode == 1
+    done = run_stage("fetch", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert done.stderr.startswith("fetch: ") and "Tiger (1024).jpeg" in done.stderr
     assert tree(tmp_path / "data") == before
 
 
@@ -453,11 +437,11 @@ def test_fetch_without_an_account_says_how_to_set_one_up(tmp_path, run_stage, pa
     assert tree(tmp_path / "data") == {} and not (tmp_path / "data" / "raw").exists()
 
 
-# Whatever else an archive may hold
+# Random archives
 
 
 def check_sandbox(archive_bytes):
-    """Unpack in a folder of its own; only BadInput may be raised, and every file lies where one of ours would."""
+    """Unpack in a temporary folder: only BadInput may be raised, and all files must be in a folder of data/raw."""
     with tempfile.TemporaryDirectory() as root:
         root = Path(root)
         out = root / "inside" / "out"
@@ -465,16 +449,13 @@ def check_sandbox(archive_bytes):
         archive = root / "inside" / "a.zip"
         archive.write_bytes(archive_bytes)
         try:
-            written = list(unpack(archive, contents(archive), out))
+            unpack(archive, contents(archive), out)
         except BadInput as refusal:
             assert "\n" not in str(refusal)
-            written = []
         found = [p for p in root.rglob("*") if not p.is_dir() and p != archive]
         assert all(not p.is_symlink() and p.is_relative_to(out) for p in found)
-        assert set(written) <= set(found)
-        for path in found:
-            assert path.relative_to(out).parts[0] in ("Training_Data", "Testing_Data")
-        return written
+        assert all(p.relative_to(out).parts[0] in ("Training_Data", "Testing_Data") for p in found)
+        return found
 
 
 PIECES = st.one_of(
@@ -506,19 +487,12 @@ CHANGES = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_si
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(CHANGES, st.integers(0, 40), st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
-def test_no_broken_byte_raises_anything_but_bad_input(changes, cut, method):
+def test_changed_bytes_raise_only_bad_input(changes, cut, method):
     whole = bytearray(zipped({name: data[:20] for name, data in FILES.items()}, "", method=method))
     for at, value in changes:
         whole[at % len(whole)] = value
     check_sandbox(bytes(whole[: len(whole) - (cut if cut < 20 else 0)]))
 
 
-def test_the_sandbox_itself_sees_a_whole_archive():
+def test_the_sandbox_accepts_a_good_archive():
     assert len(check_sandbox(zipped())) == len(FILES)
-
-
-def test_a_folder_that_vanishes_is_not_mistaken_for_a_zip(tmp_path):
-    laid_out(tmp_path / "a")
-    shutil.rmtree(tmp_path / "a")
-    with pytest.raises(BadInput, match="no such archive; set fetch.archive"):
-        contents(tmp_path / "a")

@@ -45,7 +45,7 @@ def start(body, repo, tmp_path, how="run"):
         ("raise PermissionError(errno.EACCES, 'Permission denied', 'data/raw')", "Permission denied: data/raw"),
     ],
 )
-def test_a_fault_that_is_not_the_programs_is_one_line_and_status_1(repo, tmp_path, body, line):
+def test_bad_input_and_faults_of_the_machine_are_one_line_and_status_1(repo, tmp_path, body, line):
     process = start(body, repo, tmp_path)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -54,21 +54,21 @@ def test_a_fault_that_is_not_the_programs_is_one_line_and_status_1(repo, tmp_pat
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('bug')", "raise OSError(errno.EBADF, 'bug')"])
-def test_a_fault_of_the_program_shows_where_it_is(repo, tmp_path, body):
+def test_a_bug_shows_a_traceback(repo, tmp_path, body):
     process = start(body, repo, tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" in err and "bug" in err
 
 
-def test_what_succeeds_is_silent(repo, tmp_path):
+def test_success_is_silent(repo, tmp_path):
     process = start("pass", repo, tmp_path)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_is_130_and_says_how_to_go_on(repo, tmp_path, number):
+def test_ctrl_c_is_130_and_names_the_command_to_continue_with(repo, tmp_path, number):
     process = start("print('ready', flush=True); time.sleep(60)", repo, tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -77,37 +77,37 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(repo, tmp_path, number):
     assert err == "\nstage: interrupted; `dvc repro` goes on from here\n"
 
 
-NOTING = """
+RECORDING = """
     with stop_signals() as stopped:
         print('ready', flush=True)
         while not stopped():
             time.sleep(0.01)
-        print('noted', flush=True)
+        print('recorded', flush=True)
         time.sleep(60 if {wait} else 0)
     raise KeyboardInterrupt('at tea')
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_noted_signal_waits_for_what_is_under_way(repo, tmp_path, number):
-    process = start(NOTING.format(wait=False), repo, tmp_path)
+def test_a_recorded_signal_lets_the_work_in_progress_finish(repo, tmp_path, number):
+    process = start(RECORDING.format(wait=False), repo, tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "noted\n")
+    assert (process.returncode, out) == (130, "recorded\n")
     assert err == "\nstage: interrupted at tea; `dvc repro` goes on from here\n"
 
 
-def test_a_second_signal_does_not_wait(repo, tmp_path):
-    process = start(NOTING.format(wait=True), repo, tmp_path)
-    for line in ("ready\n", "noted\n"):
+def test_a_second_signal_interrupts_at_once(repo, tmp_path):
+    process = start(RECORDING.format(wait=True), repo, tmp_path)
+    for line in ("ready\n", "recorded\n"):
         assert process.stdout.readline() == line
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "stage: interrupted;" in err
 
 
-def test_the_handlers_come_back():
+def test_the_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(ValueError), stop_signals():
         assert signal.getsignal(signal.SIGINT) != before[0]
@@ -118,20 +118,20 @@ def test_the_handlers_come_back():
 SLEEP = "print('ready', flush=True); time.sleep(60)"
 
 
-def test_a_second_stage_in_one_folder_is_refused_until_the_first_is_gone(repo, tmp_path):
+def test_a_second_stage_in_one_folder_is_refused_until_the_first_has_ended(repo, tmp_path):
     first = start(SLEEP, repo, tmp_path, "run_stage")
     assert first.stdout.readline() == "ready\n"
     second = start(SLEEP, repo, tmp_path, "run_stage")
     _, err = second.communicate(timeout=60)
     assert second.returncode == 1
     assert err == "stage: another stage is at work in this folder; run again when it is done\n"
-    first.kill()  # whichever way it ends
+    first.kill()  # however it ends
     first.communicate(timeout=60)
     assert start("pass", repo, tmp_path, "run_stage").communicate(timeout=60) == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_commands_and_other_folders_are_not_held_up(repo, tmp_path):
+def test_other_commands_and_other_folders_are_not_blocked(repo, tmp_path):
     (tmp_path / "other").mkdir()
     first = start(SLEEP, repo, tmp_path, "run_stage")
     assert first.stdout.readline() == "ready\n"
@@ -141,7 +141,7 @@ def test_other_commands_and_other_folders_are_not_held_up(repo, tmp_path):
     first.communicate(timeout=60)
 
 
-def test_a_lock_is_let_go_of_when_the_block_ends_or_raises(tmp_path):
+def test_a_lock_ends_with_its_block_or_its_exception(tmp_path):
     with pytest.raises(ValueError), lock(str(tmp_path)):
         with pytest.raises(BadInput, match="another stage"), lock(str(tmp_path)):
             pass

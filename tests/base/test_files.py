@@ -1,4 +1,4 @@
-"""Outputs are whole or absent."""
+"""Outputs are complete or absent."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def tree(folder):
 
 
 def make(path, kind, text):
-    """A file, or a folder that holds one."""
+    """A file, or a folder with a file in it."""
     if kind == "folder":
         path.mkdir()
         path = path / f"{text}.txt"
@@ -28,7 +28,7 @@ def holds(path, kind, text):
 
 @pytest.mark.parametrize("new", ["file", "folder"])
 @pytest.mark.parametrize("old", [None, "file", "folder"])
-def test_what_was_written_takes_the_name(tmp_path, old, new):
+def test_the_new_output_replaces_the_old(tmp_path, old, new):
     path = tmp_path / "out"
     if old:
         make(path, old, "old")
@@ -59,7 +59,7 @@ def test_an_exception_before_anything_is_written_passes_through(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_run_left_is_removed_first(tmp_path, kind):
+def test_leftovers_of_a_killed_run_are_removed_first(tmp_path, kind):
     path = tmp_path / "out"
     with replacing(path) as partial:
         stale = partial
@@ -72,20 +72,20 @@ def test_what_a_killed_run_left_is_removed_first(tmp_path, kind):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_folders_above_are_made(tmp_path):
+def test_parent_folders_are_made(tmp_path):
     with replacing(tmp_path / "a" / "b" / "out") as partial:
         partial.write_text("x")
     assert tree(tmp_path) == {"a/b/out": b"x"}
 
 
-def test_two_files_of_one_stem_do_not_meet(tmp_path):
+def test_two_files_of_one_stem_do_not_collide(tmp_path):
     with replacing(tmp_path / "a.csv") as one, replacing(tmp_path / "a.txt") as other:
         one.write_text("csv")
         other.write_text("txt")
     assert tree(tmp_path) == {"a.csv": b"csv", "a.txt": b"txt"}
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     make(tmp_path / "target", "folder", "kept")
     (tmp_path / "out").symlink_to(tmp_path / "target")
     with replacing(tmp_path / "out") as partial:
@@ -95,7 +95,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", None])
-def test_remove_deletes_whatever_is_there(tmp_path, kind):
+def test_remove_deletes_files_and_folders(tmp_path, kind):
     path = tmp_path / "out"
     if kind:
         make(path, kind, "old")
@@ -103,7 +103,7 @@ def test_remove_deletes_whatever_is_there(tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_remove_deletes_a_link_alone(tmp_path):
+def test_remove_deletes_a_link_and_not_its_target(tmp_path):
     make(tmp_path / "target", "folder", "kept")
     (tmp_path / "out").symlink_to(tmp_path / "target")
     remove(tmp_path / "out")
@@ -124,7 +124,7 @@ for text in "ab":
 """
 
 
-def test_a_folder_whose_writer_is_killed_while_it_takes_the_name_is_whole(tmp_path, repo):
+def test_a_folder_is_complete_if_its_writer_is_killed_during_the_replacement(tmp_path, repo):
     """Removing the old one takes some tens of milliseconds here."""
     for milliseconds in range(0, 30, 6):
         with subprocess.Popen(
@@ -138,12 +138,12 @@ def test_a_folder_whose_writer_is_killed_while_it_takes_the_name_is_whole(tmp_pa
                 pass
             time.sleep(milliseconds / 1000)
             process.kill()
-        if (tmp_path / "out").exists():  # it is absent for the moment between two renames
+        if (tmp_path / "out").exists():  # it is absent for a moment between two renames
             found = {path.name for path in (tmp_path / "out").iterdir()}
             assert found in [{f"{text}{number}" for number in range(3000)} for text in "ab"]
 
 
-def test_a_retired_folder_that_a_killed_run_left_is_removed(tmp_path):
+def test_the_old_folder_of_a_killed_run_is_removed(tmp_path):
     make(tmp_path / "out.old.partial", "folder", "older")
     make(tmp_path / "out", "folder", "old")
     with replacing(tmp_path / "out") as partial:
@@ -151,7 +151,7 @@ def test_a_retired_folder_that_a_killed_run_left_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "out"] and holds(tmp_path / "out", "folder", "new")
 
 
-def test_what_is_not_named_is_deleted_files_and_folders(tmp_path):
+def test_keep_only_deletes_other_files_and_folders(tmp_path):
     for name in ("kept", "old"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "weights").write_text(name)

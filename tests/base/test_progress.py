@@ -1,4 +1,4 @@
-"""Progress: the items pass through, and who waits is told."""
+"""Progress: the items pass through, and the user sees how far they are."""
 
 import os
 import pty
@@ -10,7 +10,7 @@ import termios
 import pytest
 
 from pipeline.base import progress as module
-from pipeline.base.progress import meter, progress, say
+from pipeline.base.progress import progress, say
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def test_items_are_taken_one_by_one():
     assert next(items) == 0 and taken == [0]
 
 
-def test_what_is_soon_done_says_nothing(capsys):
+def test_short_work_prints_nothing(capsys):
     list(progress(range(100), "read"))
     assert capsys.readouterr() == ("", "")
 
 
-def test_lines_tell_label_share_and_count(capsys, every_item):
+def test_lines_have_label_share_and_count(capsys, every_item):
     list(progress(range(4), "read", unit="file"))
     out, err = capsys.readouterr()
     lines = err.splitlines()
@@ -48,31 +48,29 @@ def test_lines_tell_label_share_and_count(capsys, every_item):
     assert "50%" in lines[1] and "100%" in lines[3] and "file" in lines[0]
 
 
-def test_a_run_that_goes_on_counts_what_was_done(capsys, every_item):
+def test_a_resumed_run_counts_earlier_items(capsys, every_item):
     list(progress(range(2), "train", total=10, done=8))
     lines = capsys.readouterr().err.splitlines()
     assert [re.search(r"\d+/\d+", line)[0] for line in lines] == ["9/10", "10/10"]
 
 
-def test_the_label_is_that_of_the_moment(capsys, every_item):
+def test_the_label_is_the_current_one(capsys, every_item):
     seen = []
     for item in progress(range(3), lambda: f"loss {len(seen)}"):
         seen.append(item)
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["loss 1", "loss 2", "loss 3"]
 
 
-def test_lines_keep_their_distance(capsys, monkeypatch):
+def test_a_line_comes_every_ten_seconds_with_rate_and_remaining_time(capsys, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
     list(progress(range(35), "slow"))
-    counts = [re.search(r"(\d+)/35", line)[1] for line in capsys.readouterr().err.splitlines()]
-    assert counts == ["10", "20", "30", "35"]
-
-
-def test_the_meter_has_rate_and_rest():
-    line = meter("train", 50, 100, 25.0, "step", 0)
-    assert "50/100" in line and "00:25<00:25" in line and "2.00step/s" in line
-    assert "5.00step/s" in meter("train", 75, 100, 5.0, "step", 50)
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.search(r"(\d+)/35", line)[1] for line in lines] == ["10", "20", "30", "35"]
+    assert "00:20<00:15" in lines[1] and "1.00image/s" in lines[1]
+    list(progress(range(15), "slow", total=100, done=50))
+    assert "60/100" in (line := capsys.readouterr().err.splitlines()[0])
+    assert "00:10<00:40" in line and "1.00image/s" in line  # of this run
 
 
 def test_a_line_goes_to_stderr(capsys):
@@ -92,7 +90,7 @@ def test_a_terminal_shows_a_bar(repo):
     try:
         while data := os.read(ours, 4096):
             shown += data
-    except OSError:  # how Linux says that the other end is closed
+    except OSError:  # the other end is closed
         pass
     os.close(ours)
     assert process.wait(60) == 0

@@ -15,13 +15,9 @@ def test_golden():
     assert rmse(np.array([0.1, 0.7]), np.array([0.4, 0.3])) == pytest.approx(0.3535533905932738, abs=1e-15)
 
 
-def test_what_is_the_same_scores_zero():
+def test_equal_values_score_zero():
     values = np.random.default_rng(0).random((2, 2, 75, 75, 3))
     assert rmse(values, values.copy()) == 0
-
-
-def test_black_against_white_scores_one():
-    assert rmse(np.zeros((3, 4)), np.ones((3, 4))) == 1
 
 
 def test_it_is_a_global_mean_and_not_a_mean_of_means():
@@ -34,15 +30,10 @@ def test_it_is_a_global_mean_and_not_a_mean_of_means():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_small_types_are_summed_in_double(dtype):
+def test_small_types_are_accumulated_in_float64(dtype):
     values, truth = np.random.default_rng(2).random((2, 2**16)).astype(dtype)
     exact = math.fsum((a - b) ** 2 for a, b in zip(values.tolist(), truth.tolist(), strict=True)) / 2**16
     assert rmse(values, truth) == pytest.approx(math.sqrt(exact), rel=1e-12)
-
-
-def test_the_sides_are_interchangeable():
-    a, b = np.random.default_rng(1).random((2, 50))
-    assert rmse(a, b) == rmse(b, a) > 0
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 4), ()])

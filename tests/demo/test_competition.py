@@ -1,4 +1,4 @@
-"""The drawn competition: laid out as the real one, with its traps, and the same for everybody."""
+"""The drawn competition: the layout and the traps of the real one, and the same bytes for the same seed."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.competition.boxes import BOX
 from pipeline.competition.images import SIZE, read_image
-from pipeline.demo.competition import KINDS, TWIN, draw_animal, draw_competition
+from pipeline.demo.competition import CLASSES, TWIN, draw_competition
+from pipeline.demo.drawing import draw_animal
 
 PAIRS, TESTS = 20, 18
 
@@ -19,7 +20,7 @@ def draw(root: Path, pairs: int, tests: int, seed: int) -> tuple[Path, Path, lis
     folder, truth = root / "Dataset", root / "truth"
     folder.mkdir()
     truth.mkdir()
-    return folder, truth, list(draw_competition(folder, truth, pairs, tests, seed))
+    return folder, truth, draw_competition(folder, truth, pairs, tests, seed)
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +44,31 @@ def hole_mask(row) -> np.ndarray:
 
 
 def masked_folders(folder: Path) -> list[Path]:
-    return [*(folder / "Training_Data" / kind / "Masked_Train" for kind in KINDS), folder / "Testing_Data"]
+    return [*(folder / "Training_Data" / name / "Masked_Train" for name in CLASSES), folder / "Testing_Data"]
 
 
-def whole_folders(folder: Path, truth: Path) -> list[Path]:
-    return [*(folder / "Training_Data" / kind / "Unmasked_Train" for kind in KINDS), truth]
+def target_folders(folder: Path, truth: Path) -> list[Path]:
+    return [*(folder / "Training_Data" / name / "Unmasked_Train" for name in CLASSES), truth]
 
 
-def test_every_file_is_there_and_yielded_once(drawn):
+def test_every_file_is_written_and_returned_once(drawn):
     folder, truth, paths = drawn
     assert len(paths) == len(set(paths)) == 4 * PAIRS + TESTS
     assert all(path.is_file() for path in paths)
-    for masked, whole in zip(masked_folders(folder), whole_folders(folder, truth), strict=True):
-        names = photographs(whole)
+    for masked, target in zip(masked_folders(folder), target_folders(folder, truth), strict=True):
+        names = photographs(target)
         assert names == photographs(masked) == sorted(table(masked).filename)
-        assert len(names) == (TESTS if whole == truth else PAIRS)
+        assert len(names) == (TESTS if target == truth else PAIRS)
     assert photographs(folder) == ["Testing_Data", "Training_Data"]
 
 
-def test_names_are_the_competitions(drawn):
+def test_names_look_like_the_competitions(drawn):
     folder, _, _ = drawn
     tests = photographs(folder / "Testing_Data")
-    for kind in KINDS:
-        stem = kind if kind == "Tiger" else f"{kind}-Train"
+    for class_name in CLASSES:
+        stem = class_name if class_name == "Tiger" else f"{class_name}-Train"
         pattern = re.compile(rf"{stem} \((\d+)\)\.(jpeg|jpg|png)")
-        names = photographs(folder / "Training_Data" / kind / "Unmasked_Train")
+        names = photographs(folder / "Training_Data" / class_name / "Unmasked_Train")
         numbers = sorted({int(pattern.fullmatch(name)[1]) for name in names})
         assert numbers != list(range(numbers[0], numbers[0] + len(numbers)))
         suffixes = [Path(name).suffix for name in names]
@@ -76,7 +77,7 @@ def test_names_are_the_competitions(drawn):
         assert len(ours) in (TESTS // 4, TESTS // 4 + 1) and not set(ours) & set(names)
 
 
-def test_tables_are_as_the_archives(drawn):
+def test_tables_look_like_the_archives(drawn):
     folder, _, _ = drawn
     for masked in masked_folders(folder):
         text = (masked / "masked_info.csv").read_text()
@@ -90,12 +91,12 @@ def test_tables_are_as_the_archives(drawn):
         assert overlapping.any() and not overlapping.all()
 
 
-def test_masked_is_whole_outside_the_boxes_and_dark_inside(drawn):
+def test_masked_images_are_the_targets_outside_the_boxes_and_dark_inside(drawn):
     folder, truth, _ = drawn
     noisy = 0
-    for masked, whole in zip(masked_folders(folder), whole_folders(folder, truth), strict=True):
+    for masked, target in zip(masked_folders(folder), target_folders(folder, truth), strict=True):
         for row in table(masked).itertuples():
-            image, original = (read_image(home / row.filename) for home in (masked, whole))
+            image, original = (read_image(home / row.filename) for home in (masked, target))
             inside = hole_mask(row)
             away = ~cv2.dilate(inside.astype(np.uint8), np.ones((33, 33), np.uint8)).astype(bool)
             error = np.abs(image.astype(int) - original.astype(int))
@@ -113,15 +114,15 @@ def distances(paths: list[Path]) -> np.ndarray:
     return np.sqrt(((np.stack(small)[:, None] - np.stack(small)) ** 2).mean(axis=2))
 
 
-def test_a_stem_is_not_a_key(drawn):
-    whole = drawn[0] / "Training_Data" / "Cat" / "Unmasked_Train"
-    first = next(p for p in whole.glob("*.jpeg") if p.with_suffix(".jpg").exists())
+def test_two_files_of_one_stem_differ(drawn):
+    targets = drawn[0] / "Training_Data" / "Cat" / "Unmasked_Train"
+    first = next(p for p in targets.glob("*.jpeg") if p.with_suffix(".jpg").exists())
     assert distances([first, first.with_suffix(".jpg")])[0, 1] > 0.06
 
 
 def test_twins_are_near_and_all_others_far(drawn):
     folder, truth, _ = drawn
-    paths = [path for whole in whole_folders(folder, truth) for path in sorted(whole.iterdir())]
+    paths = [path for target in target_folders(folder, truth) for path in sorted(target.iterdir())]
     gaps = distances(paths)
     pairs = [(i, j) for i in range(len(paths)) for j in range(i) if gaps[i, j] < 0.06]
     assert all(0 < gaps[i, j] <= TWIN for i, j in pairs)
@@ -149,9 +150,9 @@ def test_the_smallest_competitions(tmp_path, pairs, tests):
     assert all(len(table(masked)) in (pairs, tests) for masked in masked_folders(folder))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_animal_is_a_photograph_that_its_seed_alone_decides(kind):
-    images = [draw_animal(kind, np.random.default_rng([seed])) for seed in (3, 3, 4)]
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_an_animal_is_a_photograph_that_only_its_seed_decides(class_name):
+    images = [draw_animal(class_name, np.random.default_rng([seed])) for seed in (3, 3, 4)]
     assert images[0].shape == (SIZE, SIZE, 3) and images[0].dtype == np.uint8
     assert (images[0] == images[1]).all() and (images[0] != images[2]).mean() > 0.5
     assert images[0].std() > 15

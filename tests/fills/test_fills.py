@@ -13,7 +13,7 @@ NAMES = ["mean colour", "telea", "harmonic"]
 
 
 def masked_images(seed=0):
-    """Smooth images with noise everywhere, in the holes too: as after a JPEG, they are not exactly black."""
+    """Smooth images whose holes are not exactly black, as after JPEG compression."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (len(BOXES), 8, 8, 3), dtype=np.uint8)
     images = np.stack([cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR) for image in coarse])
@@ -30,12 +30,12 @@ def test_known_pixels_stay_byte_for_byte(fill):
     holes = hole_mask(BOXES)
     assert filled.shape == images.shape and filled.dtype == np.uint8
     np.testing.assert_array_equal(filled[~holes], before[~holes])
-    np.testing.assert_array_equal(images, before)  # its input too
+    np.testing.assert_array_equal(images, before)
     assert (filled[holes] != before[holes]).mean() > 0.9
 
 
 @pytest.mark.parametrize("fill", FILLS, ids=NAMES)
-def test_what_lies_in_the_holes_does_not_matter(fill):
+def test_the_pixels_in_the_holes_are_not_used(fill):
     boxes = BOXES[1:]  # away from the image's corners, where OpenCV's Telea looks into the hole
     images, black = masked_images()[1:], masked_images()[1:]
     black[hole_mask(boxes)] = 0
@@ -44,17 +44,17 @@ def test_what_lies_in_the_holes_does_not_matter(fill):
 
 
 @pytest.mark.parametrize("fill", FILLS, ids=NAMES)
-def test_an_image_is_filled_alone(fill):
+def test_an_image_is_filled_independently_of_the_others(fill):
     images = masked_images()
     together = fill(images, BOXES)
     for n in range(len(BOXES)):
         np.testing.assert_array_equal(fill(images[n : n + 1], BOXES[n : n + 1])[0], together[n])
 
 
-def test_the_mean_colour_makes_a_flat_image_whole():
-    whole = np.full((1, 256, 256, 3), (200, 100, 30), np.uint8)
-    masked = np.where(hole_mask(BOXES[:1])[..., None], 3, whole).astype(np.uint8)
-    np.testing.assert_array_equal(mean_colour.fill(masked, BOXES[:1]), whole)
+def test_the_mean_colour_restores_a_flat_image():
+    target = np.full((1, 256, 256, 3), (200, 100, 30), np.uint8)
+    masked = np.where(hole_mask(BOXES[:1])[..., None], 3, target).astype(np.uint8)
+    np.testing.assert_array_equal(mean_colour.fill(masked, BOXES[:1]), target)
 
 
 def test_the_mean_colour_by_hand():
@@ -70,17 +70,17 @@ def test_the_mean_colour_by_hand():
     assert (filled[0, 10:85, 20:95] == expected).all() and (filled[0, 100:175, 150:225] == expected).all()
 
 
-def test_the_mean_colour_is_that_of_the_known_pixels():
+def test_the_mean_colour_is_the_mean_of_the_known_pixels():
     images = masked_images()
     filled, holes = mean_colour.fill(images, BOXES), hole_mask(BOXES)
-    for image, before, missing in zip(filled, images, holes, strict=True):
-        expected = np.round(before[~missing].astype(float).mean(axis=0))
-        assert (image[missing] == expected).all()
+    for image, before, hole in zip(filled, images, holes, strict=True):
+        expected = np.round(before[~hole].astype(float).mean(axis=0))
+        assert (image[hole] == expected).all()
 
 
 def test_telea_is_opencvs():
     images = masked_images()
-    for image, before, missing in zip(telea.fill(images, BOXES), images, hole_mask(BOXES), strict=True):
-        theirs = cv2.inpaint(before, missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-        np.testing.assert_array_equal(image[missing], theirs[missing])
-        assert len(np.unique(image[missing], axis=0)) > 100
+    for image, before, hole in zip(telea.fill(images, BOXES), images, hole_mask(BOXES), strict=True):
+        theirs = cv2.inpaint(before, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+        np.testing.assert_array_equal(image[hole], theirs[hole])
+        assert len(np.unique(image[hole], axis=0)) > 100

@@ -1,16 +1,18 @@
-"""Twins that fill: found however they were cut, stretched, mirrored or encoded, and refused where they are others."""
+"""Filling from twins: found though cropped, stretched, mirrored or re-encoded; other photographs are refused."""
 
 import cv2
 import numpy as np
 import pytest
 
+from pipeline.archive.check import list_images
 from pipeline.competition.boxes import hole_mask
-from pipeline.competition.images import SIZE
+from pipeline.competition.images import SIZE, read_images
+from pipeline.competition.index import boxes_of, masked_path, read_pairs
 from pipeline.twins import fill as twin
 from pipeline.twins.groups import thumbnail
 
 BOXES = np.array([[[90, 60], [120, 110]]], np.int32)
-BIG = 400  # pixels a side of the photographs that all are cut from
+BIG = 400  # pixels a side of the photographs that all images are cut from
 
 
 def photograph(seed: int) -> np.ndarray:
@@ -37,17 +39,17 @@ def masked(image: np.ndarray) -> np.ndarray:
 
 
 def fill(image: np.ndarray, others: list[np.ndarray], own: int = -1):
-    """The photograph masked and filled from the others: the image, where it was filled, from which."""
+    """Mask the photograph and fill it from the others: the result, filled_mask, and which one it came from."""
     thumbnails = np.stack([thumbnail(other) for other in others])
-    filled, covered, found = twin.fill(masked(image), BOXES, thumbnails, others.__getitem__, np.array([own]))
-    assert filled.dtype == np.uint8 and covered.dtype == bool
-    assert not covered[0][~hole_mask(BOXES)[0]].any()
-    np.testing.assert_array_equal(filled[~covered], masked(image)[~covered])
-    return filled[0], covered[0], int(found[0])
+    filled, filled_mask, found = twin.fill(masked(image), BOXES, thumbnails, others.__getitem__, np.array([own]))
+    assert filled.dtype == np.uint8 and filled_mask.dtype == bool
+    assert not filled_mask[0][~hole_mask(BOXES)[0]].any()
+    np.testing.assert_array_equal(filled[~filled_mask], masked(image)[~filled_mask])
+    return filled[0], filled_mask[0], int(found[0])
 
 
 STRANGERS = [resized(photograph(seed)) for seed in (11, 12, 13)]
-WHOLE = photograph(1)
+TARGET = photograph(1)
 
 CHANGES = {
     "the same": lambda image: resized(image),
@@ -63,58 +65,69 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_photograph_is_filled_from_another_of_it(name):
-    """The other is a part of the masked one, where a part at all; where it does not reach, nothing is filled."""
-    others = [*STRANGERS, CHANGES[name](WHOLE)]
-    filled, covered, found = fill(resized(WHOLE), others)
+def test_a_photograph_is_filled_from_a_changed_one_and_the_reverse(name, reverse):
+    image, other = resized(TARGET), CHANGES[name](TARGET)
+    if reverse:
+        image, other = other, image
+    filled, filled_mask, found = fill(image, [*STRANGERS, other])
     assert found == len(STRANGERS)
-    assert covered[hole_mask(BOXES)[0]].mean() > 0.9
-    error = filled[covered].astype(float) - resized(WHOLE)[covered]
-    assert np.sqrt(np.mean(error**2)) < 8
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_and_the_other_way_round(name):
-    """The masked one is a part of the other."""
-    image = CHANGES[name](WHOLE)
-    filled, covered, found = fill(image, [*STRANGERS, resized(WHOLE)])
-    assert found == len(STRANGERS)
-    assert covered[hole_mask(BOXES)[0]].mean() > 0.9
-    assert np.sqrt(np.mean((filled[covered].astype(float) - image[covered]) ** 2)) < 8
+    assert filled_mask[hole_mask(BOXES)[0]].mean() > 0.9
+    assert np.sqrt(np.mean((filled[filled_mask].astype(float) - image[filled_mask]) ** 2)) < 8
 
 
 def test_strangers_fill_nothing():
-    filled, covered, found = fill(resized(WHOLE), STRANGERS)
-    assert found == -1 and not covered.any()
-    np.testing.assert_array_equal(filled, masked(resized(WHOLE))[0])
+    filled, filled_mask, found = fill(resized(TARGET), STRANGERS)
+    assert found == -1 and not filled_mask.any()
+    np.testing.assert_array_equal(filled, masked(resized(TARGET))[0])
 
 
-def test_near_but_different_fills_nothing():
-    """The same light and large shapes, other details: one of a series, say."""
+def test_a_similar_photograph_fills_nothing():
+    """The same light and large shapes with other details, like another photograph of a series."""
     rng = np.random.default_rng(5)
-    blurred = cv2.GaussianBlur(WHOLE, (0, 0), 12).astype(float)
-    details = WHOLE - blurred
+    blurred = cv2.GaussianBlur(TARGET, (0, 0), 12).astype(float)
+    details = TARGET - blurred
     other = np.clip(blurred + np.roll(details, rng.integers(60, 200, 2), (0, 1)), 0, 255).astype(np.uint8)
-    assert fill(resized(WHOLE), [*STRANGERS, resized(other)])[2] == -1
+    assert fill(resized(TARGET), [*STRANGERS, resized(other)])[2] == -1
 
 
 def test_the_nearer_of_two_twins_fills():
-    image = resized(WHOLE)
+    image = resized(TARGET)
     assert fill(image, [encoded(image, 20), encoded(image, 90), *STRANGERS])[2] == 1
 
 
 def test_an_image_is_not_its_own_twin():
-    image = resized(WHOLE)
+    image = resized(TARGET)
     assert fill(image, [image, *STRANGERS], own=0)[2] == -1
     assert fill(image, [image, *STRANGERS], own=1)[2] == 0
 
 
 @pytest.mark.parametrize("level", [0, 128])
-def test_flat_images_are_nobodys_twins(level):
+def test_flat_images_have_no_twins(level):
     flat = np.full((SIZE, SIZE, 3), level, np.uint8)
     assert fill(flat, STRANGERS)[2] == -1
-    assert fill(resized(WHOLE), [flat, *STRANGERS])[2] == -1
+    assert fill(resized(TARGET), [flat, *STRANGERS])[2] == -1
+
+
+def test_fill_over_takes_targets_of_all_pairs_and_skips_own(demo_competition):
+    raw = demo_competition.raw
+    index = list_images(raw)
+    index.loc[::3, "split"] = index["split"][::3].replace("train", "validation")
+    pairs, test = index[index["split"] == "validation"], index[index["split"] == "test"]
+    masked = read_images(masked_path(raw, row) for row in test.to_dict("records"))
+    none = np.full(len(test), -1)
+    twins, twin_mask, found = twin.fill_over(masked, masked, boxes_of(test), raw, index, none)
+    assert (found >= 0).sum() == 2 and twin_mask.any(axis=(1, 2)).tolist() == (found >= 0).tolist()
+    over, over_mask, again = twin.fill_over(np.full_like(masked, 7), masked, boxes_of(test), raw, index, none)
+    np.testing.assert_array_equal(over, np.where(twin_mask[..., None], twins, 7))
+    assert (over_mask == twin_mask).all() and (again == found).all()
+    masked, targets, boxes = read_pairs(raw, pairs)
+    filled, filled_mask, found = twin.fill_over(masked, masked, boxes, raw, index, np.full(len(pairs), -1))
+    assert found.tolist() == pairs.index.tolist()
+    assert np.abs(filled.astype(int) - targets)[filled_mask].mean() < 5
+    own = pairs.index.to_numpy()
+    assert (twin.fill_over(masked, masked, boxes, raw, index, own)[2] == -1).all()
 
 
 def test_weights_of_cells_are_shares():

@@ -1,14 +1,18 @@
-"""Twins: found however they were encoded, over the pixels known in both, and joined into groups."""
+"""Twins: found over the pixels known in both, however they were encoded, and joined into groups."""
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.archive.check import check_images, list_images
 from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SIZE
-from pipeline.twins.groups import DISTANCE, SHARED, distance, group, known_cells, thumbnail, twin_pairs
+from pipeline.competition.index import BOX_COLUMNS, masked_path, target_path
+from pipeline.demo.competition import draw_competition
+from pipeline.twins.groups import DISTANCE, SHARED, distance, group, group_twins, known_cells, thumbnail, twin_pairs
 
 
 def photograph(seed):
@@ -45,7 +49,7 @@ def test_a_thumbnail_is_the_mean_of_each_8_x_8():
     np.testing.assert_allclose(small, means, atol=1e-6)
 
 
-def test_known_cells_are_those_that_no_box_touches():
+def test_known_cells_are_those_no_box_touches():
     boxes = np.random.default_rng(0).integers(0, LAST + 1, (20, 2, 2))
     boxes[0] = [[0, 0], [181, 181]]
     boxes[1] = [[8, 16], [88, 96]]
@@ -92,7 +96,7 @@ def test_one_image_has_no_pair():
     assert pairs_of([photograph(0)]) == []
 
 
-def test_what_lies_in_a_hole_does_not_matter():
+def test_the_pixels_in_a_hole_do_not_matter():
     boxes = np.array([[[10, 20], [100, 150]], [[160, 3], [40, 60]]])
     images = [photograph(1), masked(photograph(1), boxes[0]), masked(encoded(photograph(1), 80), boxes[1])]
     known = everything(3)
@@ -101,7 +105,7 @@ def test_what_lies_in_a_hole_does_not_matter():
     assert pairs_of(images, known) == [[0, 1], [0, 2], [1, 2]]
 
 
-def test_what_is_known_matters_beside_a_hole():
+def test_the_pixels_outside_a_hole_matter():
     boxes = np.array([[[10, 20], [100, 150]]])
     other = photograph(1)
     other[200:] = 255 - other[200:]
@@ -111,7 +115,7 @@ def test_what_is_known_matters_beside_a_hole():
 
 
 @pytest.mark.parametrize(("shared", "found"), [(SHARED - 1, False), (SHARED, True)])
-def test_too_few_shared_pixels_say_nothing(shared, found):
+def test_too_few_shared_pixels_are_not_compared(shared, found):
     known = np.zeros((2, 32 * 32), bool)
     known[0, :600] = True
     known[1, 600 - shared : 600 - shared + 600] = True
@@ -136,7 +140,7 @@ def test_the_distance_by_hand():
     assert distance(thumbnails, known, 0, 1) == pytest.approx(np.sqrt(0.3**2 / 2), abs=1e-6)
 
 
-def test_pairs_are_those_of_the_plain_loop_whatever_the_block():
+def test_pairs_equal_those_of_the_plain_loop_for_any_block():
     rng = np.random.default_rng(4)
     base = rng.random((12, 32, 32, 3))
     noise = rng.random(60)[:, None, None, None] * 0.15 * rng.standard_normal((60, 32, 32, 3))
@@ -153,11 +157,11 @@ def test_pairs_are_those_of_the_plain_loop_whatever_the_block():
         assert twin_pairs(thumbnails, known, block).tolist() == expected
 
 
-def test_a_group_goes_through_others():
+def test_a_group_connects_through_others():
     assert group(np.array([[3, 4], [0, 1], [1, 4]]), 7).tolist() == [0, 0, 2, 0, 0, 5, 6]
 
 
-def test_without_pairs_everyone_is_alone():
+def test_without_pairs_every_image_is_alone():
     assert group(np.empty((0, 2), int), 3).tolist() == [0, 1, 2]
     assert group(np.empty((0, 2), int), 0).tolist() == []
 
@@ -173,8 +177,33 @@ def test_groups_are_the_connected_components(case):
     assert group(np.array(pairs, int).reshape(-1, 2), n).tolist() == expected
 
 
-def test_a_row_of_near_images_is_one_group():
-    """First and last differ by more than DISTANCE, each from the next by less."""
+def test_a_chain_of_near_images_is_one_group():
+    """The first and the last differ by more than DISTANCE, each from the next by less."""
     row = [np.full((SIZE, SIZE, 3), 60 + 12 * n, np.uint8) for n in range(5)]
     assert pairs_of(row) == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert group(np.array(pairs_of(row)), 5).tolist() == [0] * 5
+
+
+def test_the_hole_of_a_test_image_is_left_out_and_that_of_a_pair_is_not():
+    boxes = np.array([[10, 20], [100, 150]])
+    thumbnails = np.stack([thumbnail(photograph(2)), thumbnail(photograph(1)), thumbnail(masked(photograph(1), boxes))])
+    rows = pd.DataFrame([boxes.ravel()] * 3, columns=BOX_COLUMNS)
+    groups = group_twins(rows.assign(split=["train", "train", "test"]), thumbnails)
+    assert groups.dtype == np.int64 and groups.tolist() == [0, 1, 1]
+    assert group_twins(rows.assign(split="train"), thumbnails).tolist() == [0, 1, 2]
+
+
+def test_groups_are_the_twins_drawn(tmp_path):
+    """In each class the last pair repeats the first; test images repeat pairs from the last but one backwards."""
+    raw, truth = tmp_path / "raw", tmp_path / "truth"
+    raw.mkdir()
+    truth.mkdir()
+    drawn = draw_competition(raw, truth, 20, 22, seed=3)
+    rows = list_images(raw)
+    groups = group_twins(rows, np.stack(check_images(raw, rows, thumbnail)))
+    records = rows.to_dict("records")
+    paths = [(masked_path if row["split"] == "test" else target_path)(raw, row) for row in records]
+    order = [paths.index(path) for path in drawn]
+    pairs = [(20 * k + 19, 20 * k) for k in range(4)] + [(80 + n, 20 * (n % 4) + 18 - n // 4) for n in range(5)]
+    expected = group(np.array([[order[a], order[b]] for a, b in pairs]), len(rows))
+    assert groups.tolist() == expected.tolist()

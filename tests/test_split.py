@@ -1,0 +1,89 @@
+"""The validation split: whole twin groups, so that no photograph is on both sides."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.base.errors import BadInput
+from pipeline.split import choose_validation
+
+
+def table(groups, classes=None, tests=0):
+    """An index of these groups and classes; its last `tests` rows are test images."""
+    train = len(groups) - tests
+    columns = {"split": ["train"] * train + ["test"] * tests, "class": classes or ["Cat"] * len(groups)}
+    return pd.DataFrame(columns | {"group": groups})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 30), min_size=20, max_size=80), st.integers(0, 12), st.integers(0, 99))
+def test_a_split_cuts_between_groups(groups, pairs, seed):
+    index = table(sorted(groups), tests=5)
+    try:
+        validation_mask = choose_validation(index, pairs, seed)
+    except BadInput:  # a group as large as that
+        assert max(groups.count(group) for group in groups) > 2
+        return
+    train_mask = (index["split"] == "train").to_numpy()
+    assert validation_mask.dtype == bool and validation_mask.shape == (len(index),)
+    assert validation_mask.sum() >= pairs and not validation_mask[~train_mask].any()
+    assert not set(index["group"][validation_mask]) & set(index["group"][train_mask & ~validation_mask])
+    largest = max(index["group"][validation_mask].value_counts(), default=1)
+    assert validation_mask.sum() - pairs < largest  # no group more than needed
+
+
+def test_a_seed_decides_the_split_and_every_pair_may_be_drawn():
+    index = table(list(range(100)))
+    draws = np.array([choose_validation(index, 10, seed) for seed in range(200)])
+    assert (draws.sum(axis=1) == 10).all() and (draws[0] != draws[1]).any()
+    assert draws.sum(axis=0).min() > 3 and draws.sum(axis=0).max() < 45  # 20 expected of each
+    np.testing.assert_array_equal(draws[7], choose_validation(index, 10, 7))
+    assert np.flatnonzero(draws[7]).tolist() == [
+        4,
+        24,
+        26,
+        32,
+        42,
+        50,
+        53,
+        54,
+        70,
+        88,
+    ]  # drawn so since the first version
+
+
+def test_a_twin_of_a_test_image_may_be_drawn_but_never_the_test_image():
+    index = table([0, 1, 2, 0, 1], tests=2)
+    seen = {tuple(choose_validation(index, 1, seed)) for seed in range(30)}
+    assert seen == {tuple(i == n for i in range(5)) for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("index", "pairs"),
+    [
+        (table(list(range(4))), 4),
+        (table(list(range(4))), 99),
+        (table([0, 0, 0, 0]), 1),
+        (table(list(range(11)), ["Cat"] * 10 + ["Dog"]), 10),
+    ],
+)
+def test_a_split_that_leaves_a_class_nothing_is_refused(index, pairs):
+    refused = 0
+    for seed in range(20):
+        try:
+            validation_mask = choose_validation(index, pairs, seed)
+        except BadInput as refusal:
+            refused += 1
+            assert str(refusal).startswith(f"split.validation_pairs: {pairs} of {len(index)} pairs leave class ")
+            assert "Cat" in str(refusal) or "Dog" in str(refusal)
+        else:
+            assert set(index["class"][~validation_mask]) == set(index["class"])
+    assert refused > 5 and (refused == 20 or len(index) == 11)
+
+
+def test_a_split_names_the_class_it_would_empty():
+    with pytest.raises(BadInput, match="2 of 12 pairs leave class Dog nothing"):
+        for seed in range(50):  # some seed takes both dogs
+            choose_validation(table([*range(10), 10, 10], ["Cat"] * 10 + ["Dog"] * 2), 2, seed)
