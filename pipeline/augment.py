@@ -1,6 +1,6 @@
-"""Stage 2: every training image as it is, flipped, and rotated by 90, 180 and 270 degrees, into TFRecord shards."""
+"""Stage 3: every pair's target as it is, flipped, and rotated by 90, 180 and 270 degrees, into TFRecord shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,24 +17,23 @@ from pipeline.competition.index import boxes_of, read_index, target_path
 from pipeline.params import load_params
 from pipeline.training.shards import Record, write_shards
 
-PAIRS_AT_ONCE = 64  # so that memory stays small however many there are
+PAIRS_AT_ONCE = 64  # bounds the memory
 
 
 def main() -> None:
     settings = load_params().augment
     index = read_index(paths.INDEX)
     pairs = index[index["split"] == "train"]
-    # Shuffled, since the training's shuffle buffer is far smaller than a class.
+    # Shuffled, because the training's shuffle buffer is far smaller than a class.
     pairs = pairs.iloc[np.random.default_rng(settings.seed).permutation(len(pairs))]
-    records = numbered(augment(pairs), settings.shards)
+    records = progress(augment(pairs), "augment", len(pairs) * len(TURNS))
     with replacing(paths.AUGMENTED) as folder:
         folder.mkdir()
-        for _ in progress(write_shards(folder, records, settings.shards), "augment", len(pairs) * len(TURNS)):
-            pass
+        write_shards(folder, numbered(records, settings.shards), settings.shards)
 
 
 def augment(pairs: pd.DataFrame) -> Iterator[Record]:
-    """Five records for each index row, in TURNS' order, made on all cores."""
+    """Five records for each index row, in the order of TURNS, made on all cores."""
     rows = [{**row, "pair": pair} for pair, row in pairs.to_dict("index").items()]
     boxes = boxes_of(pairs)
     with ThreadPoolExecutor() as pool:
@@ -45,19 +44,19 @@ def augment(pairs: pd.DataFrame) -> Iterator[Record]:
 
 
 def turn_all(row: dict, boxes: np.ndarray) -> list[Record]:
-    """One training image in every turn, its boxes carried along; the untouched one keeps the bytes of its file."""
+    """One target in every turn, with its boxes; the original keeps the bytes of its file."""
     path = target_path(paths.RAW, row)
     data = path.read_bytes()
     image = decode_image(data, str(path))
     encoded = partial(encode_image, suffix=path.suffix)
     return [
-        Record(data if turn == "whole" else encoded(turn_image(image, turn)), turn_boxes(boxes, turn), row["pair"])
+        Record(data if turn == "original" else encoded(turn_image(image, turn)), turn_boxes(boxes, turn), row["pair"])
         for turn in TURNS
     ]
 
 
-def numbered(records: Iterator[Record], shards: int) -> Iterator[tuple[int, Record]]:
-    """Deal the records out to shards, the five of one image to five different ones where there are as many."""
+def numbered(records: Iterable[Record], shards: int) -> Iterator[tuple[int, Record]]:
+    """Each record with the number of its shard; the five of one image go to different shards if there are enough."""
     for position, record in enumerate(records):
         pair, turn = divmod(position, len(TURNS))
         yield (pair + turn) % shards, record

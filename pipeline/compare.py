@@ -1,6 +1,6 @@
-"""All systems of params.yaml side by side: `python -m pipeline.compare`, after `dvc repro`.
+"""Compare the systems of params.yaml: `python -m pipeline.compare`, after `dvc repro`.
 
-Prints a table, and keeps it as reports/comparison.md with a picture of the same images filled by each.
+It prints a table, and writes it to reports/comparison.md with a picture of the same images filled by each system.
 """
 
 import argparse
@@ -16,14 +16,13 @@ from pipeline.base.files import replacing
 from pipeline.base.progress import say
 from pipeline.competition import submission
 from pipeline.competition.boxes import put
-from pipeline.competition.images import encode_image
 from pipeline.competition.index import read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.params import Params, load_params
-from pipeline.report.sheet import draw_sheet, spread
+from pipeline.report.sheet import draw_sheet, encode_sheet, spread
 from pipeline.systems.card import read_card, seconds_of
 
-# What the report's systems scored on the public leaderboard.
+# The baseline's systems on the public leaderboard.
 LEADERBOARD = {"vanilla_gan": "0.24881", "diffusion": "0.23722", "cyclegan": "0.23562", "pix2pix": "0.16714"}
 IMAGES = 4  # in the picture
 NOT_SYSTEMS = ("submission", "blend")
@@ -32,34 +31,40 @@ NOT_SYSTEMS = ("submission", "blend")
 def main() -> None:
     argparse.ArgumentParser(prog="compare", description=__doc__).parse_args()
     params = load_params()
-    metrics, held_out = read_results(params.systems)
-    table = compare(params.systems, metrics["validation"])
-    text = table.to_markdown(index=False, disable_numparse=True)
-    picture = draw(params, held_out)
-    title = f"# The systems, recipe {params.recipe}, on {len(held_out['pairs'])} validation pairs\n\n"
+    scores, fills = read_results(params.systems)
+    split = read_index(paths.SPLIT)
+    pairs = split[split["split"] == "validation"]
+    text = compare(params.systems, scores).to_markdown(index=False, disable_numparse=True)
+    picture = draw(params, pairs, fills)
+    title = f"# The systems, recipe {params.recipe}, on {len(pairs)} validation pairs\n\n"
     shown = f"\n\n![the same images filled by each]({paths.COMPARISON_SHEET.name})\n"
     with replacing(paths.COMPARISON) as page, replacing(paths.COMPARISON_SHEET) as image:
         page.write_text(title + text + shown, encoding="utf-8")
-        image.write_bytes(encode_image(picture, ".png"))
+        image.write_bytes(encode_sheet(picture))
     print(text)
-    say(f"compare: {paths.COMPARISON} has this table, {paths.COMPARISON_SHEET} the same images filled by each")
+    say(f"compare: wrote this table to {paths.COMPARISON} and the images to {paths.COMPARISON_SHEET}")
 
 
 def read_results(systems: list[str]) -> tuple[dict, dict[str, np.ndarray]]:
-    """metrics.json and data/held_out.npz. Raises BadInput where they are missing or of other systems."""
+    """The validation scores in metrics.json and the fills in data/validation.npz.
+
+    Raises BadInput if they are missing or of other systems, or if no validation pairs were held out.
+    """
     try:
-        metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-        held_out = dict(np.load(paths.HELD_OUT))
+        scores = json.loads(paths.METRICS.read_text(encoding="utf-8")).get("validation")
+        fills = dict(np.load(paths.VALIDATION))
     except FileNotFoundError as error:
-        raise BadInput(f"{error.filename} is missing; `dvc repro` makes it") from None
-    for name, found in ((paths.METRICS, metrics["validation"]), (paths.HELD_OUT, held_out)):
+        raise BadInput(f"{error.filename} is missing; `dvc repro` writes it") from None
+    if scores is None:
+        raise BadInput("there are no validation pairs to compare on; raise split.validation_pairs and run `dvc repro`")
+    for name, found in ((paths.METRICS, scores), (paths.VALIDATION, fills)):
         if missing := [system for system in systems if system not in found]:
-            raise BadInput(f"{name} has nothing of {', '.join(missing)}, which params.yaml lists; run `dvc repro`")
-    return metrics, held_out
+            raise BadInput(f"{name} has nothing for {', '.join(missing)}, which params.yaml lists; run `dvc repro`")
+    return scores, fills
 
 
 def compare(systems: list[str], scores: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """A row a system, as trained, then a row a fill that learns nothing, in columns of text."""
+    """A row for each trained system, then one for each simple fill, in columns of text."""
     simple = [name for name in scores if name not in (*systems, *NOT_SYSTEMS)]
     rows = [{"system": system} | describe(system) for system in systems]
     rows += [{"system": name.replace("_", " ")} for name in simple]
@@ -67,12 +72,12 @@ def compare(systems: list[str], scores: dict[str, dict[str, float]]) -> pd.DataF
         row["RMSE"] = f"{scores[name]['all']:.4f}"
         if "without_twins" in scores[name]:
             row["pairs without a twin"] = f"{scores[name]['without_twins']:.4f}"
-        row["report, leaderboard"] = LEADERBOARD.get(name, "")
+        row["baseline, leaderboard"] = LEADERBOARD.get(name, "")
     return pd.DataFrame(rows).fillna("")
 
 
 def describe(system: str) -> dict[str, str]:
-    """What a trained system's card says of its size and training, and how long that took, where it was done here."""
+    """Size and training of a system, from its card; and how long the training took, if it was done here."""
     card = read_card(paths.MODELS / system)
     settings, seconds = card["settings"], seconds_of(paths.TIMES, card)
     row = {
@@ -86,24 +91,23 @@ def describe(system: str) -> dict[str, str]:
     return row
 
 
-def draw(params: Params, held_out: dict[str, np.ndarray]) -> np.ndarray:
-    """A few validation pairs, each masked, filled by every system, and whole, with the RMSE of each fill."""
-    pairs, settings = held_out["pairs"], params.submission
-    chosen = spread(len(pairs), IMAGES)
-    rows = read_index(paths.INDEX).loc[pairs[chosen]]
-    masked, truth, boxes = read_pairs(paths.RAW, rows)
-    filled = {system: put(held_out[system][chosen], masked, boxes) for system in params.systems}
+def draw(params: Params, pairs: pd.DataFrame, fills: dict[str, np.ndarray]) -> np.ndarray:
+    """A few validation pairs: masked, filled by every system, and the target, with the RMSE of each fill."""
+    settings, chosen = params.submission, spread(len(pairs), IMAGES)
+    rows = pairs.iloc[chosen]
+    masked, target, boxes = read_pairs(paths.RAW, rows)
+    filled = {system: put(fills[system][chosen], masked, boxes) for system in params.systems}
 
     def encode(images: np.ndarray) -> np.ndarray:
         return submission.encode(images, boxes, settings.channels, settings.scale)
 
-    answer, values = encode(truth), {system: encode(images) for system, images in filled.items()}
+    answer, values = encode(target), {system: encode(images) for system, images in filled.items()}
     captions = [
         f"{name}: " + ", ".join(f"{system} {rmse(value[i], answer[i]):.4f}" for system, value in values.items())
         for i, name in enumerate(rows["filename"])
     ]
-    samples = list(zip(masked, *filled.values(), truth, strict=True))
-    return draw_sheet(samples, captions, columns=("masked", *filled, "truth"), groups=1)
+    samples = list(zip(masked, *filled.values(), target, strict=True))
+    return draw_sheet(samples, captions, columns=("masked", *filled, "target"), groups=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Stage 6: the score by the competition's metric beside simple fills, a sample sheet and a report page."""
+"""Stage 7: score the submission by the competition's metric, beside simple fills; a sample sheet and a report page."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,111 +13,134 @@ from pipeline.base.files import keep_only, replacing
 from pipeline.base.progress import say
 from pipeline.competition import submission
 from pipeline.competition.boxes import put
-from pipeline.competition.images import encode_image, read_images
-from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs
+from pipeline.competition.images import read_images
+from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.fills import harmonic, mean_colour, telea
 from pipeline.fills.batched import Fill, in_batches
 from pipeline.params import Submission, load_params
 from pipeline.report.page import make_page
-from pipeline.report.sheet import draw_sheet, spread
+from pipeline.report.sheet import COLUMNS, draw_sheet, encode_sheet, spread
 
 SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
 AT_ONCE = 10  # images
 Scores = dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Filled:
+    """Validation pairs or test images as filled for the submission, and what is known to score them."""
+
+    rows: pd.DataFrame  # of data/split.csv
+    images: dict[str, np.ndarray]  # by column of the sheet, uint8 [n, 256, 256, 3] RGB
+    values: dict[str, np.ndarray]  # by fill, as a submission holds it: float64 [n, 2, 75, 75, 3] in [0, 1]
+    answer: np.ndarray | None  # the target as a submission holds it; None if it is not known
+
+
 def main() -> None:
     params = load_params()
-    systems, scale = params.systems, params.submission
-    keep_only(paths.CURVES, systems)
-    index = read_index(paths.INDEX)
-    metrics = {}
+    keep_only(paths.CURVES, params.systems)
+    split = read_index(paths.SPLIT)
+    sets = {"test": load_test(split, params.submission)}
+    if (split["split"] == "validation").any():
+        sets = {"validation": load_validation(split, params.systems, params.submission)} | sets
+    curves = {name: read_curves(paths.CURVES / name) for name in params.systems}
 
-    held_out = dict(np.load(paths.HELD_OUT))
-    pairs = index.loc[held_out.pop("pairs")]
-    masked, truth, boxes = read_pairs(paths.RAW, pairs)
-    filled = {name: put(values, masked, boxes) for name, values in held_out.items()}
-    values = {name: encode(filled[name], boxes, scale) for name in ("submission", "blend", *systems)}
-    if len(systems) == 1:
-        del values["blend"]
-    answer = encode(truth, boxes, scale)
-    metrics["validation"] = score(values | fill_simply(masked, boxes, scale), answer, pairs, index)
-    sheet = make_sheet(
-        masked, filled["submission"], truth, values["submission"], answer, pairs, params.evaluate.samples
-    )
+    scores = {name: score(filled, split) for name, filled in sets.items() if filled.answer is not None}
+    shares = twin_shares()
+    sheet = make_sheet(next(iter(sets.values())), params.evaluate.samples)
+    page = make_page(f"{' and '.join(params.systems)}, recipe {params.recipe}", scores, curves, paths.SHEET.name)
 
-    test = index[index["split"] == "test"]
-    known = [paths.TRUTH / filename for filename in test["filename"]]
-    if known[0].exists():
-        boxes = boxes_of(test)
-        masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
-        values = {"submission": submission.read(paths.SUBMISSION, test["filename"].tolist(), boxes)}
-        values |= fill_simply(masked, boxes, scale)
-        metrics["test"] = score(values, encode(read_images(known), boxes, scale), test, index)
-
-    pixels = pd.read_csv(paths.TWINS).groupby("split")[["filled", "missing"]].sum()
-    share = pixels["filled"] / pixels["missing"]
-    shares = {"validation": share["train"], "test": share["test"]}
-
-    title = f"{' and '.join(systems)}, recipe {params.recipe}"
-    curves = {
-        name: {path.stem: pd.read_csv(path) for path in sorted((paths.CURVES / name).glob("*.csv"))} for name in systems
-    }
-    page = make_page(title, metrics, curves, paths.SHEET.name)
     with replacing(paths.METRICS) as path, replacing(paths.SHEET) as picture, replacing(paths.PAGE) as html:
-        path.write_text(json.dumps(metrics | {"filled_from_twins": shares}, indent=2) + "\n", encoding="utf-8")
-        picture.write_bytes(encode_image(sheet, ".png"))
+        path.write_text(json.dumps(scores | {"filled_from_twins": shares}, indent=2) + "\n", encoding="utf-8")
+        picture.write_bytes(encode_sheet(sheet))
         html.write_text(page, encoding="utf-8")
-    for which, scores in metrics.items():
-        say(f"evaluate: RMSE, {which}: " + ", ".join(f"{key} {value['all']:.5f}" for key, value in scores.items()))
-    say("evaluate: filled from twins: " + ", ".join(f"{which} {share:.1%}" for which, share in shares.items()))
+    if "validation" not in scores:
+        say("evaluate: no validation pairs were held out, so there is no validation RMSE")
+    for name, fills in scores.items():
+        say(f"evaluate: RMSE, {name}: " + ", ".join(f"{fill} {value['all']:.5f}" for fill, value in fills.items()))
+    say("evaluate: filled from twins: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+
+
+def load_validation(split: pd.DataFrame, systems: list[str], settings: Submission) -> Filled:
+    """The validation pairs, filled for the submission, by each system and by the simple fills."""
+    rows = split[split["split"] == "validation"]
+    masked, target, boxes = read_pairs(paths.RAW, rows)
+    names = ["submission", *(["blend"] if len(systems) > 1 else []), *systems]
+    with np.load(paths.VALIDATION) as file:
+        filled = {name: put(file[name], masked, boxes) for name in names}
+    values = {name: encode(images, boxes, settings) for name, images in (filled | fill_simply(masked, boxes)).items()}
+    columns = dict(zip(COLUMNS, (masked, filled["submission"], target), strict=True))
+    return Filled(rows, columns, values, encode(target, boxes, settings))
+
+
+def load_test(split: pd.DataFrame, settings: Submission) -> Filled:
+    """The test images; if their targets are known, with the submission's values and the simple fills."""
+    rows = split[split["split"] == "test"]
+    boxes, names = boxes_of(rows), rows["filename"].tolist()
+    masked = read_images(masked_path(paths.RAW, row) for row in rows.to_dict("records"))
+    columns = {
+        "masked": masked,
+        "filled": read_images(filled_path(paths.FILLED, row) for row in rows.to_dict("records")),
+    }
+    if not (paths.TRUTH / names[0]).exists():
+        return Filled(rows, columns, {}, None)
+    target = read_images(paths.TRUTH / name for name in names)
+    values = {"submission": submission.read(paths.SUBMISSION, names, boxes)}
+    values |= {name: encode(images, boxes, settings) for name, images in fill_simply(masked, boxes).items()}
+    return Filled(rows, columns | {"target": target}, values, encode(target, boxes, settings))
+
+
+def fill_simply(masked: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
+    """The images as filled by the fills that learn nothing."""
+    return {
+        name: in_batches(fill, (masked, boxes), AT_ONCE, f"fill with {name}") for name, fill in SIMPLE_FILLS.items()
+    }
 
 
 def encode(images: np.ndarray, boxes: np.ndarray, settings: Submission) -> np.ndarray:
-    """What a submission holds for these images."""
+    """The values that a submission holds for these images."""
     return submission.encode(images, boxes, settings.channels, settings.scale)
 
 
-def fill_simply(masked: np.ndarray, boxes: np.ndarray, settings: Submission) -> dict[str, np.ndarray]:
-    """What a submission would hold if the images were filled by the fills that learn nothing."""
-    result = {}
-    for name, fill in SIMPLE_FILLS.items():
-        filled = in_batches(fill, masked, boxes, AT_ONCE, f"fill with {name}")
-        result[name] = encode(filled, boxes, settings)
-    return result
+def read_curves(folder: Path) -> dict[str, pd.DataFrame]:
+    """The curves of one system by name."""
+    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
 
 
-def score(values: dict[str, np.ndarray], truth: np.ndarray, rows: pd.DataFrame, index: pd.DataFrame) -> Scores:
-    """RMSE of each fill on the images of these index rows: in all, by class, with and without a twin.
+def score(filled: Filled, split: pd.DataFrame) -> Scores:
+    """RMSE of each fill on all images, by class, with and without a twin.
 
-    A training pair's twin is any other training pair, a test image's twin is a training pair.
+    A validation pair's twin is any other pair, a test image's twin is any pair.
     """
-    train = index[index["split"] == "train"]
-    trained = rows["group"].map(train["group"].value_counts()).fillna(0)
-    twin = (trained > (rows["split"] == "train")).to_numpy()
-    kinds = rows["class"].to_numpy()
-    subsets = {"all": np.ones(len(rows), bool), "with_twins": twin, "without_twins": ~twin}
-    subsets |= {kind: kinds == kind for kind in sorted(set(kinds)) if kind}
+    rows = filled.rows
+    groups = split.loc[split["split"] != "test", "group"]
+    pairs = rows["group"].map(groups.value_counts()).fillna(0)
+    twin_mask = (pairs > (rows["split"] != "test")).to_numpy()
+    classes = rows["class"].to_numpy()
+    subsets = {"all": np.ones(len(rows), bool), "with_twins": twin_mask, "without_twins": ~twin_mask}
+    subsets |= {name: classes == name for name in sorted(set(classes)) if name}
     return {
-        name: {subset: rmse(value[where], truth[where]) for subset, where in subsets.items() if where.any()}
-        for name, value in values.items()
+        name: {subset: rmse(value[mask], filled.answer[mask]) for subset, mask in subsets.items() if mask.any()}
+        for name, value in filled.values.items()
     }
 
 
-def make_sheet(
-    masked: np.ndarray,
-    filled: np.ndarray,
-    truth: np.ndarray,
-    values: np.ndarray,
-    answer: np.ndarray,
-    pairs: pd.DataFrame,
-    samples: int,
-) -> np.ndarray:
-    """The sample sheet of some validation pairs, spread evenly over the classes as the index has them."""
-    chosen = spread(len(pairs), samples)
-    captions = [f"{pairs['filename'].iloc[i]}: RMSE {rmse(values[i], answer[i]):.4f}" for i in chosen]
-    return draw_sheet([(masked[i], filled[i], truth[i]) for i in chosen], captions)
+def twin_shares() -> dict[str, float]:
+    """The share of the holes' pixels that twins filled, by split."""
+    pixels = pd.read_csv(paths.TWINS).groupby("split", sort=False)[["filled", "hole"]].sum()
+    return (pixels["filled"] / pixels["hole"]).to_dict()
+
+
+def make_sheet(filled: Filled, samples: int) -> np.ndarray:
+    """The sample sheet: some of the images, spread evenly over the classes in the split's order."""
+    chosen = spread(len(filled.rows), samples)
+    captions = filled.rows["filename"].iloc[chosen].tolist()
+    if filled.answer is not None:
+        errors = [rmse(filled.values["submission"][i], filled.answer[i]) for i in chosen]
+        captions = [f"{name}: RMSE {error:.4f}" for name, error in zip(captions, errors, strict=True)]
+    images = [tuple(column[i] for column in filled.images.values()) for i in chosen]
+    return draw_sheet(images, captions, tuple(filled.images))
 
 
 if __name__ == "__main__":

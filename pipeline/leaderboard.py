@@ -1,4 +1,4 @@
-"""The ledger among the top of the competition's leaderboard, best first: `python -m pipeline.leaderboard --top 20`."""
+"""The top of the leaderboard together with the ledger, best first: `python -m pipeline.leaderboard --top 20`."""
 
 import argparse
 import time
@@ -13,16 +13,16 @@ from pipeline.kaggle.ledger import read_ledger
 from pipeline.params import load_params
 
 DEADLINE = 300.0  # seconds
-WIDTH = 40  # letters of a name or a message
-OURS = "(ledger)"  # in place of a team's name
+WIDTH = 40  # characters shown of a name or a message
+OURS = "(ledger)"  # instead of a team's name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="leaderboard", description=__doc__)
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="teams of the leaderboard, %(default)s")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="teams to show (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.top < 0:
-        parser.error("--top is a number of teams")
+        parser.error("--top must be 0 or more")
     ledger = read_ledger()
     competition = load_params().fetch.competition
     teams = kaggle.leaderboard(competition, time.monotonic() + DEADLINE)
@@ -32,13 +32,13 @@ def main() -> None:
 
 
 def table(teams: list[Entry], ledger: pd.DataFrame, top: int) -> pd.DataFrame:
-    """The first teams and all of the ledger that has a score, best first, in columns of text.
+    """The top teams and every scored submission of the ledger, best first, in columns of text.
 
-    The rank of a score is its place among all teams; equal scores have the same.
+    The rank of a score is its place among all teams; equal scores share a rank.
     """
     board = pd.DataFrame([(team.score, team.team) for team in teams[:top]], columns=["score", "team"])
     ours = scored(ledger).assign(team=OURS)
-    # Stable, so that of equal scores the team stands before the submission.
+    # Stable: of equal scores, the team comes before the submission.
     rows = pd.concat([board, ours], ignore_index=True).sort_values("score", kind="stable").fillna("")
     rows.insert(0, "rank", [rank(score, teams) for score in rows["score"]])
     rows["commit"] = rows["commit"].str[:7]
@@ -49,18 +49,18 @@ def table(teams: list[Entry], ledger: pd.DataFrame, top: int) -> pd.DataFrame:
 
 
 def scored(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The submissions that have a public score, which the column score holds as a number."""
+    """The submissions that have a public score, with the score as a number in the column `score`."""
     score = pd.to_numeric(ledger["public_score"], errors="coerce")
     return ledger.assign(score=score)[score.notna()]
 
 
 def rank(score: float, teams: list[Entry]) -> int:
-    """The place of a score on the leaderboard, 1 for the best: the lower the better."""
+    """The place of a score on the leaderboard, where 1 is the best and a lower score is better."""
     return 1 + sum(team.score < score for team in teams)
 
 
 def standing(teams: list[Entry], ledger: pd.DataFrame) -> str:
-    """One line: the best submission of the ledger and its rank."""
+    """One line that names the best submission of the ledger and its rank."""
     ours = scored(ledger)
     if ours.empty:
         return f'{paths.LEDGER} has no score yet; `python -m pipeline.upload -m "..."` gets one'

@@ -17,18 +17,17 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-System = Literal["pix2pix", "residual", "vanilla_gan", "cyclegan", "diffusion"]
-
-
-def without_repeats(names: list[str]) -> list[str]:
-    """The list itself. Raises ValueError where it names something twice."""
+def check_systems(names: list[str]) -> list[str]:
+    """The list, unchanged. Raises ValueError if it names an unknown system or one twice."""
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        raise ValueError(f"there is no system {unknown[0]!r}; there are {', '.join(SYSTEMS)}")
     if len(set(names)) < len(names):
-        raise ValueError("names a system twice")
+        raise ValueError("it names a system twice")
     return names
 
 
-def weights(value: Any) -> Any:
-    """The value itself where it is "fit" or a number for each of some names. Raises ValueError otherwise."""
+def check_weights(value: Any) -> Any:
+    """The value, unchanged. Raises ValueError unless it is "fit" or a number for each of some names."""
     numbers = list(value.values()) if isinstance(value, dict) else []
     if value != "fit" and not (numbers and all(type(number) in (int, float) for number in numbers)):
         raise ValueError("write fit, or a weight for each system, as {pix2pix: 0.25, residual: 0.75}")
@@ -36,7 +35,7 @@ def weights(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Refuses unknown keys and values of another type; says nothing of what they mean."""
+    """Refuses unknown keys and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -54,6 +53,11 @@ class Fetch(Section):
     demo: Demo
 
 
+class Split(Section):
+    validation_pairs: Annotated[int, Field(ge=0)]
+    seed: Seed
+
+
 class Augment(Section):
     shards: Annotated[int, Field(ge=1, le=1000)]
     seed: Seed
@@ -62,13 +66,12 @@ class Augment(Section):
 class Train(Section):
     strategy: Literal["none", "mirrored", "multi_worker"]
     precision: Literal["float32", "mixed_bfloat16"]
-    validation_pairs: Count
     threads: Annotated[int, Field(ge=1, le=256)]
     seed: Seed
 
 
-class Schedule(Section):
-    """What every system's settings have, in steps."""
+class SystemSettings(Section):
+    """What every system has. A section that derives from it makes its name in Params a system."""
 
     steps: Count
     batch_size: Count
@@ -76,7 +79,7 @@ class Schedule(Section):
     checkpoint_every: Count
 
 
-class Pix2pix(Schedule):
+class Pix2pix(SystemSettings):
     learning_rate: Positive
     beta_1: Annotated[float, Field(ge=0, lt=1)]
     lambda_gan: NotNegative
@@ -89,7 +92,7 @@ class Pix2pix(Schedule):
     filters: Annotated[int, Field(ge=1, le=64)]
 
 
-class Residual(Schedule):
+class Residual(SystemSettings):
     learning_rate: Positive
     weight_decay: NotNegative
     average: Annotated[float, Field(ge=0, lt=1)]
@@ -100,14 +103,14 @@ class Residual(Schedule):
     masked_images: bool
 
 
-class VanillaGan(Schedule):
+class VanillaGan(SystemSettings):
     learning_rate: Positive
     beta_1: Annotated[float, Field(ge=0, lt=1)]
     shuffle_buffer: Count
     filters: Annotated[int, Field(ge=1, le=64)]
 
 
-class CycleGan(Schedule):
+class CycleGan(SystemSettings):
     generator: Literal["resnet", "unet"]
     pretrained: str
     revision: str
@@ -119,7 +122,7 @@ class CycleGan(Schedule):
     filters: Annotated[int, Field(ge=1, le=64)]
 
 
-class Diffusion(Schedule):
+class Diffusion(SystemSettings):
     pretrained: Annotated[str, Field(min_length=1)]
     revision: str
     tune: Literal["lora", "whole"]
@@ -129,12 +132,13 @@ class Diffusion(Schedule):
     prompt: str
     inference_steps: Annotated[int, Field(ge=1, le=1000)]
     samples: Annotated[int, Field(ge=1, le=64)]
+    seed: Seed
 
 
 class Predict(Section):
     weights: Literal["best", "last"]
     batch_size: Count
-    blend: Annotated[Literal["fit"] | dict[str, float], BeforeValidator(weights)]
+    blend: Annotated[Literal["fit"] | dict[str, float], BeforeValidator(check_weights)]
     twins: bool
 
 
@@ -149,8 +153,9 @@ class Evaluate(Section):
 
 class Params(Section):
     recipe: str
-    systems: Annotated[list[System], Field(min_length=1), AfterValidator(without_repeats)]
+    systems: Annotated[list[str], Field(min_length=1), AfterValidator(check_systems)]
     fetch: Fetch
+    split: Split
     augment: Augment
     train: Train
     pix2pix: Pix2pix
@@ -161,6 +166,13 @@ class Params(Section):
     predict: Predict
     submission: Submission
     evaluate: Evaluate
+
+
+SYSTEMS = tuple(
+    name
+    for name, field in Params.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, SystemSettings)
+)
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -182,12 +194,20 @@ def check_params(content: Any, name: str) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{name}: " + "; ".join(explain(fault) for fault in error.errors())) from None
-    blend = params.predict.blend
-    if blend != "fit" and (set(blend) != set(params.systems) or not math.isclose(sum(blend.values()), 1)):
-        raise BadInput(
-            f"{name}: predict.blend is {blend}: it needs a weight for each of {', '.join(params.systems)}, 1 in all"
-        )
+    check_blend(params, name)
     return params
+
+
+def check_blend(params: Params, name: str) -> None:
+    """Raises BadInput if predict.blend does not fit the systems and the split."""
+    blend, systems = params.predict.blend, ", ".join(params.systems)
+    if blend != "fit" and (set(blend) != set(params.systems) or not math.isclose(sum(blend.values()), 1)):
+        raise BadInput(f"{name}: predict.blend is {blend}: give a weight for each of {systems}, with sum 1")
+    if blend == "fit" and len(params.systems) > 1 and not params.split.validation_pairs:
+        raise BadInput(
+            f"{name}: predict.blend: fit needs validation pairs, but split.validation_pairs is 0; give predict.blend a "
+            f"weight for each of {systems}"
+        )
 
 
 def explain(fault: dict[str, Any]) -> str:

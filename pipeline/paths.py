@@ -1,25 +1,26 @@
-"""Where everything lies, from the repository's root. dvc.yaml says which stage makes what."""
+"""Where everything lies, relative to the repository's root. dvc.yaml says which stage writes what."""
 
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
 RAW = Path("data/raw")
-TRUTH = Path("data/truth")  # whole test images; empty unless the competition was drawn
+TRUTH = Path("data/truth")  # the test images without holes; empty unless the competition was drawn
 INDEX = Path("data/index.csv")
+SPLIT = Path("data/split.csv")  # the index, with the pairs held out for validation marked
 AUGMENTED = Path("data/augmented")
 MODELS = Path("data/model")  # a folder for each system
 FILLED = Path("data/filled")
-HELD_OUT = Path("data/held_out.npz")  # validation pairs, filled alike and by each system alone
-BLEND = Path("data/blend.json")  # the weights of the systems
-TWINS = Path("data/twins.csv")  # which test image was filled from which training image
+VALIDATION = Path("data/validation.npz")  # the validation pairs' boxes as filled for the submission and by each system
+BLEND = Path("data/blend.json")  # the weight of each system
+TWINS = Path("data/twins.csv")  # which image was filled from which training image
 SUBMISSION = Path("submissions/submission.csv")
-LEDGER = Path("submissions/ledger.csv")  # in git: no stage makes it
+LEDGER = Path("submissions/ledger.csv")  # in git; no stage writes it
 METRICS = Path("metrics.json")
 CURVES = Path("reports/curves")  # a folder for each system
-SHEET = Path("reports/sheet.png")
+SHEET = Path("reports/sheet.jpg")
 PAGE = Path("reports/index.html")
-COMPARISON = Path("reports/comparison.md")  # a command makes it and the picture
-COMPARISON_SHEET = Path("reports/comparison.png")
-WORK = Path(".work")  # downloads and checkpoints: neither git's nor DVC's
+COMPARISON = Path("reports/comparison.md")  # written by a command, as its picture is
+COMPARISON_SHEET = Path("reports/comparison.jpg")
+WORK = Path(".work")  # downloads and checkpoints, ignored by git and DVC
 TIMES = Path(".work/times")  # how long the models trained here took

@@ -1,8 +1,8 @@
-"""Stage 4: fill the test images, from a twin where there is one, else with the blend of the trained systems.
+"""Stage 5: fill the test images, from a twin if there is one, else with the blend of the trained systems.
 
 data/filled holds them as PNG, known pixels untouched. The validation pairs are filled alike, and by each system alone,
-for evaluate to score: data/held_out.npz has their boxes' pixels. data/twins.csv says of each image how much of it came
-from which twin, data/blend.json what each system weighs.
+for evaluate to score: data/validation.npz has the pixels of their boxes. data/twins.csv says how much of each image
+came from which twin, data/blend.json how much each system weighs.
 """
 
 import json
@@ -13,108 +13,122 @@ import pandas as pd
 
 from pipeline import paths
 from pipeline.base.command import run_stage
-from pipeline.base.files import keep_only, replacing
+from pipeline.base.errors import BadInput
+from pipeline.base.files import keep_only, replacing, sha256
 from pipeline.base.progress import say
 from pipeline.competition.boxes import cut, hole_mask, put
 from pipeline.competition.images import encode_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 from pipeline.fills.batched import in_batches
 from pipeline.params import load_params
-from pipeline.systems import blend
+from pipeline.systems import Fill, blend
 from pipeline.systems.card import read_card
 from pipeline.systems.trained import load_fill
-from pipeline.twins import fill as twin
+from pipeline.twins import fill as twins
 
 
 def main() -> None:
     params = load_params()
-    systems, settings = params.systems, params.predict
-    keep_only(paths.MODELS, systems)  # the model of a system that is no longer listed is no input
-    fills = {name: load_fill(paths.MODELS / name, settings.weights) for name in systems}
-    index = read_index(paths.INDEX)
-    pairs = index.loc[read_card(paths.MODELS / systems[0])["validation"]]  # the same for every system
-    images = pd.concat([pairs, index[index["split"] == "test"]])
-    held = (images["split"] == "train").to_numpy()
-    rows, boxes = images.to_dict("records"), boxes_of(images)
-    masked = read_images(masked_path(paths.RAW, row) for row in rows)
-    truth = cut(read_images(target_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes[held])
+    settings = params.predict
+    fills = load_fills(params.systems, settings.weights)
+    split = read_index(paths.SPLIT)
+    images = pd.concat([split[split["split"] == "validation"], split[split["split"] == "test"]])
+    masked = read_images(masked_path(paths.RAW, row) for row in images.to_dict("records"))
 
-    size = settings.batch_size
-    classes = images["class"].to_numpy()
-    alone = np.stack([cut(in_batches(fill, masked, boxes, size, name, classes), boxes) for name, fill in fills.items()])
-    blended, weights = blend_systems(alone, held, truth, pairs["group"].to_numpy(), systems, settings.blend)
+    alone = fill_alone(fills, masked, images, settings.batch_size)
+    blended, weights = blend_systems(alone, images, settings.blend)
+    boxes = boxes_of(images)
     filled = put(blended, masked, boxes)
-    covered, found = np.zeros(masked.shape[:3], bool), np.full(len(images), -1)
-    if settings.twins:  # nor is it its own twin
-        own = np.where(held, images.index, -1)
-        filled, covered, found = twin.fill_over(filled, masked, boxes, paths.RAW, index, own)
+    twin_mask, found = np.zeros(masked.shape[:3], bool), np.full(len(images), -1)
+    if settings.twins:
+        own = np.where(images["split"] == "validation", images.index, -1)  # a pair is not its own twin
+        filled, twin_mask, found = twins.fill_over(filled, masked, boxes, paths.RAW, split, own)
 
-    held_out = dict(zip(systems, alone[:, held], strict=True))
-    held_out |= {"blend": blended[held], "submission": cut(filled[held], boxes[held])}
-    table = list_twins(images, index, boxes, covered, found)
-    tests = [(row, image) for row, image in zip(rows, filled, strict=True) if row["split"] == "test"]
-    write_outputs(tests, pairs.index.to_numpy(), held_out, table, weights)
-
+    validation_mask = (images["split"] == "validation").to_numpy()
+    boxes_filled = alone | {"blend": blended, "submission": cut(filled, boxes)}
+    table = list_twins(images, split, twin_mask, found)
+    tests = images[~validation_mask].to_dict("records")
+    write_outputs(
+        list(zip(tests, filled[~validation_mask], strict=True)),
+        {name: values[validation_mask] for name, values in boxes_filled.items()},
+        table,
+        weights,
+    )
     say("predict: weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))
-    test = table[~held]
-    share = test["filled"].sum() / test["missing"].sum()
-    say(f"predict: {(test['twin'] != '').sum()} of {len(test)} images have a twin, for {share:.1%} of what is missing")
+    table = table[~validation_mask]
+    share = table["filled"].sum() / table["hole"].sum()
+    twins_found = (table["twin"] != "").sum()
+    say(f"predict: {twins_found} of {len(table)} test images have a twin, which fills {share:.1%} of all holes")
+
+
+def load_fills(systems: list[str], weights: str) -> dict[str, Fill]:
+    """The fill of each trained system. Raises BadInput if a model is missing, damaged or of another split."""
+    keep_only(paths.MODELS, systems)  # a system that is no longer listed is no input
+    for name in systems:
+        if read_card(paths.MODELS / name).get("split") != sha256(paths.SPLIT):
+            raise BadInput(f"{paths.MODELS / name} was trained on another split than {paths.SPLIT}; `dvc repro train`")
+    return {name: load_fill(paths.MODELS / name, weights) for name in systems}
+
+
+def fill_alone(fills: dict[str, Fill], masked: np.ndarray, images: pd.DataFrame, size: int) -> dict[str, np.ndarray]:
+    """The boxes of all images, uint8 [n, 2, 75, 75, 3], as each system fills them, `size` images at once."""
+    boxes, classes = boxes_of(images), images["class"].to_numpy()
+    return {name: cut(in_batches(fill, (masked, boxes, classes), size, name), boxes) for name, fill in fills.items()}
 
 
 def blend_systems(
-    alone: np.ndarray,
-    held: np.ndarray,
-    truth: np.ndarray,
-    groups: np.ndarray,
-    systems: list[str],
-    chosen: Literal["fit"] | dict[str, float],
+    alone: dict[str, np.ndarray], images: pd.DataFrame, given: Literal["fit"] | dict[str, float]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The blend uint8 [n, 2, 75, 75, 3] of what each system gives, [k, n, ...], and the weight of each.
+    """The blend uint8 [n, 2, 75, 75, 3] of the systems' fills, and the weight of each system.
 
-    held, bool [n], are the validation pairs, whose truth and twin groups are given. Fitted weights are those of all of
-    them, but a pair itself is filled with weights that were fitted on neither it nor its twin.
+    Fitted weights are fitted on all validation pairs. But a validation pair itself is filled with weights that were
+    fitted on neither it nor its twin.
     """
-    fitted = chosen == "fit"
-    weights = blend.fit(alone[:, held], truth) if fitted else np.array([chosen[name] for name in systems])
-    blended = blend.blend(alone, weights)
+    stacked, validation_mask = np.stack(list(alone.values())), (images["split"] == "validation").to_numpy()
+    fitted = given == "fit" and len(alone) > 1
+    pairs = images[validation_mask]
     if fitted:
-        blended[held] = blend.cross_fitted(alone[:, held], truth, groups % 2 == 0)
-    return blended, dict(zip(systems, weights.tolist(), strict=True))
+        target = cut(read_images(target_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes_of(pairs))
+        weights = blend.fit(stacked[:, validation_mask], target)
+    else:
+        weights = np.array([1.0 if given == "fit" else given[name] for name in alone])
+    blended = blend.blend(stacked, weights)
+    if fitted:
+        first = pairs["group"].to_numpy() % 2 == 0
+        blended[validation_mask] = blend.cross_fitted(stacked[:, validation_mask], target, first)
+    return blended, dict(zip(alone, weights.tolist(), strict=True))
+
+
+def list_twins(images: pd.DataFrame, split: pd.DataFrame, twin_mask: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+    """One row an image: which it is, its twin as class/name, and how many of its hole's pixels the twin filled."""
+    names = split["class"] + "/" + split["filename"]
+    return images[["split", "class", "filename"]].assign(
+        twin=[names[i] if i >= 0 else "" for i in found],
+        filled=twin_mask.sum(axis=(1, 2)),
+        hole=hole_mask(boxes_of(images)).sum(axis=(1, 2)),
+    )
 
 
 def write_outputs(
     tests: list[tuple[dict, np.ndarray]],
-    pairs: np.ndarray,
-    held_out: dict[str, np.ndarray],
-    twins: pd.DataFrame,
+    validation: dict[str, np.ndarray],
+    table: pd.DataFrame,
     weights: dict[str, float],
 ) -> None:
-    """The filled test images, each with its index row; the validation pairs' numbers and fills; two tables."""
+    """Write the filled test images, each with its index row, the validation pairs' fills, the twins and the weights."""
     with (
         replacing(paths.FILLED) as folder,
-        replacing(paths.HELD_OUT) as held_out_file,
+        replacing(paths.VALIDATION) as validation_file,
         replacing(paths.TWINS) as twins_file,
         replacing(paths.BLEND) as blend_file,
     ):
         folder.mkdir()
         for row, image in tests:
             filled_path(folder, row).write_bytes(encode_image(image, ".png"))
-        with held_out_file.open("wb") as file:
-            np.savez(file, pairs=pairs, **held_out)
-        twins.to_csv(twins_file, index=False)
+        with validation_file.open("wb") as file:
+            np.savez(file, **validation)
+        table.to_csv(twins_file, index=False)
         blend_file.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
-
-
-def list_twins(
-    images: pd.DataFrame, index: pd.DataFrame, boxes: np.ndarray, covered: np.ndarray, found: np.ndarray
-) -> pd.DataFrame:
-    """One row an image: which it is, its twin as class/name, and how many of its missing pixels the twin filled."""
-    names = index["class"] + "/" + index["filename"]
-    return images[["split", "class", "filename"]].assign(
-        twin=[names[i] if i >= 0 else "" for i in found],
-        filled=covered.sum(axis=(1, 2)),
-        missing=hole_mask(boxes).sum(axis=(1, 2)),
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Set params.yaml to a recipe: `python -m pipeline.recipe quick --archive photo-reconstruction.zip`."""
+"""Set params.yaml to a recipe: `python -m pipeline.recipe laptop --archive photo-reconstruction.zip`."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.base.files import replacing
 from pipeline.base.progress import say
 from pipeline.params import check_params
 
-BASE = "demo"  # the recipe that names every setting; the others say what they change
+DEFAULTS = "defaults"  # names every setting; the recipes hold what they change
 
 
 def main() -> None:
@@ -23,9 +23,11 @@ def main() -> None:
     parser.add_argument("--archive", help="the competition's zip or its unpacked folder; sets fetch.source: archive")
     arguments = parser.parse_args()
 
-    yaml = YAML()  # a round trip keeps the comments
-    content = yaml.load(read(BASE))
-    merge(content, yaml.load(read(arguments.name)))
+    if arguments.name not in names():
+        raise BadInput(f"there is no recipe {arguments.name!r}; there are {', '.join(names())}")
+    yaml = YAML()  # it keeps the comments
+    content, changes = (yaml.load(paths.RECIPES / f"{name}.yaml") for name in (DEFAULTS, arguments.name))
+    merge(content, changes)
     if arguments.archive:
         if not Path(arguments.archive).exists():
             raise BadInput(f"{arguments.archive}: no such archive; name the competition's zip or its unpacked folder")
@@ -37,19 +39,12 @@ def main() -> None:
 
 
 def names() -> list[str]:
-    """The recipes there are."""
-    return sorted(path.stem for path in paths.RECIPES.glob("*.yaml"))
-
-
-def read(name: str) -> str:
-    """A recipe's text. Raises BadInput where there is none of that name."""
-    if name not in names():
-        raise BadInput(f"there is no recipe {name!r}; there are {', '.join(names())}")
-    return (paths.RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    """The names of all recipes."""
+    return sorted(path.stem for path in paths.RECIPES.glob("*.yaml") if path.stem != DEFAULTS)
 
 
 def merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Put the changes into the settings, section by section."""
+    """Apply the changes to the settings, section by section."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(settings.get(key), dict):
             merge(settings[key], value)

@@ -1,8 +1,8 @@
 """Make a tag's submission again and compare it with the one that was uploaded: `python -m pipeline.reproduce TAG`.
 
-The tag is checked out in a git worktree of its own, below .work. There its data and its model come from DVC's cache or
-remote, or are made again; in any case the model fills the test images once more. Nothing outside .work and DVC's cache
-is written, and the worktree goes when the command ends.
+The tag is checked out in a git worktree below .work and runs its own code there. Its data and models come from DVC's
+cache or remote if they have them; otherwise the stages make them again. The stages from predict on always run again.
+Only .work and DVC's cache are written, and the worktree is removed at the end.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import platform
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,19 @@ from pipeline.systems.card import CARD, read_card
 
 TOLERANCE = 0.005
 FROM_NOTHING = ("repro", "--force", "--no-run-cache", "--no-commit")  # DVC's cache is neither read nor written
-ROUNDING = ("precision", "threads")  # settings of the training by which a machine may give other weights
+ROUNDING = ("precision", "threads")  # training settings that change rounding and may differ between machines
 
-Outputs = dict[str, dict[str, str]]  # the md5 of each output of each stage, by its path
+Outputs = dict[str, dict[str, str]]  # stage -> path of an output -> its md5
 Card = dict[str, Any]
-Verdict = tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tag's submission, made then or now."""
+
+    outputs: Outputs
+    csv: Path  # may not exist
+    sha256: str | None  # of the CSV; None if it was not uploaded
 
 
 def main() -> None:
@@ -48,45 +57,38 @@ def main() -> None:
     )
     parser.add_argument("tag", help="as `python -m pipeline.upload --tag` made it")
     parser.add_argument("--from-scratch", action="store_true", help="take nothing from DVC's cache, train again")
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        metavar="RMSE",
-        help="between two submissions that count as the same; their values are from 0 to 1 (default %(default)s)",
-    )
+    same = "the largest RMSE between two submissions that count as the same (default %(default)s)"
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="RMSE", help=same)
     arguments = parser.parse_args()
     if not arguments.tolerance >= 0:
-        parser.error("--tolerance is a number from 0 on")
+        parser.error("--tolerance must be 0 or more")
     if repo.git("rev-parse", "--show-prefix"):
-        raise BadInput("this is a folder of the repository; run from its root")
+        raise BadInput("this is not the repository's root; run from there")
     if not reproduce(arguments.tag, find_commit(arguments.tag), arguments.from_scratch, arguments.tolerance):
         sys.exit(1)
 
 
 def find_commit(tag: str) -> str:
-    """The commit of a tag. Raises BadInput naming the nearest tags where there is none of this name."""
+    """The commit of a tag. Raises BadInput naming the most similar tags if there is no such tag."""
     if commit := repo.commit_of(tag):
         return commit
     tags = repo.tags()
     if not tags:
         raise BadInput("there is no tag yet; `python -m pipeline.upload --tag` makes one")
     near = difflib.get_close_matches(tag, tags, cutoff=0) or tags
-    raise BadInput(f"there is no tag {tag!r}; the nearest: {', '.join(near[:3])}")
+    raise BadInput(f"there is no tag {tag!r}; the most similar: {', '.join(near[:3])}")
 
 
 def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bool:
-    """Make the tag's submission again and say how it compares; whether it is the same within the tolerance."""
-    then = read_outputs(repo.file_at(commit, "dvc.lock"), f"dvc.lock of {tag}")
+    """Make the tag's submission again and print how it compares. True if it is the same within the tolerance."""
+    outputs = read_outputs(repo.file_at(commit, "dvc.lock"), f"dvc.lock of {tag}")
     uploaded = uploaded_sha256(tag, commit)
-    if uploaded is None and md5_of_submission(then) is None:
-        raise BadInput(
-            f"{tag} has nothing to compare with: its submission is neither in the ledger nor in its dvc.lock"
-        )
+    if uploaded is None and md5_of_submission(outputs) is None:
+        raise BadInput(f"{tag} has nothing to compare with: neither the ledger nor its dvc.lock has its submission")
     archive = archive_of(tag, commit)
     with worktree(commit, archive) as tree:
-        kept = tree.parent / "kept"
-        card = keep_results(tree, kept, then)
+        kept, csv = tree.parent / "kept", tree / paths.SUBMISSION
+        card = keep_results(tree, kept, outputs)
         say(f"reproduce: {tag}: " + compare_versions(card))
         if archive:
             bring_data(tree, Path(archive), from_scratch)
@@ -97,15 +99,11 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
             run_dvc(tree, "repro", "--pull", "train")
             run_dvc(tree, *FROM_NOTHING, "--downstream", "predict")
 
-        outputs = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
-        new = read_card(tree / model_of(outputs))
-        for name in ROUNDING if card else ():
-            if (was := card["settings"][name]) != (now := new["settings"][name]):
-                say(f"reproduce: {tag}: train.{name} was {was}, here it is {now}")
-        # In order, which a dvc.lock need not be: a stage that was added later stands last in it.
-        stages = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        then = {name: made for stage in stages for name, made in then.items() if name.partition("@")[0] == stage}
-        same, verdict = judge(uploaded, then, outputs, tree, kept / paths.SUBMISSION.name, tolerance)
+        then = Made(in_order(outputs, tree), kept / csv.name, uploaded)
+        now = Made(read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock"), csv, sha256(csv))
+        for difference in compare_rounding(card, read_card(tree / model_of(now.outputs))):
+            say(f"reproduce: {tag}: {difference}")
+        same, verdict = judge(then, now, tree / paths.INDEX, tolerance)
         before = local_score(repo.file_at(commit, paths.METRICS.as_posix()))
         after = local_score((tree / paths.METRICS).read_text(encoding="utf-8"))
     say(f"reproduce: {tag}: {verdict}; validation RMSE {before} then, {after} now")
@@ -113,7 +111,7 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
 
 
 def uploaded_sha256(tag: str, commit: str) -> str | None:
-    """The sha256 of the CSV that was uploaded with a tag or, where none was, last from its commit."""
+    """The sha256 of the CSV uploaded with the tag or else last from its commit; None if there was no upload."""
     ledger = read_ledger()
     rows = ledger[ledger["tag"] == tag]
     if rows.empty:
@@ -122,43 +120,47 @@ def uploaded_sha256(tag: str, commit: str) -> str | None:
 
 
 def archive_of(tag: str, commit: str) -> str:
-    """The archive that a tag's data came from, "" where it came from elsewhere."""
+    """The archive that a tag's data came from; "" if it came from another source."""
     try:
         fetch = yaml.safe_load(repo.file_at(commit, paths.PARAMS.as_posix()) or "")["fetch"]
         return str(fetch["archive"]) if fetch["source"] == "archive" else ""
     except (yaml.YAMLError, LookupError, TypeError):
-        raise BadInput(
-            f"{paths.PARAMS} of {tag} does not say where its data is from; is it of this pipeline?"
-        ) from None
+        raise BadInput(f"{paths.PARAMS} of {tag} does not name the source of its data") from None
 
 
 def read_outputs(text: str | None, name: str) -> Outputs:
-    """What a dvc.lock says of its stages' outputs, in order; nothing where there is no file."""
+    """The outputs in the text of a dvc.lock, in its order; none if there is no file. `name` is for the message."""
     try:
         stages = yaml.safe_load(text)["stages"] if text else {}
         return {stage: {out["path"]: out["md5"] for out in entry.get("outs", [])} for stage, entry in stages.items()}
     except (yaml.YAMLError, LookupError, TypeError, AttributeError):
-        raise BadInput(f"{name} is damaged: it does not say what each stage made") from None
+        raise BadInput(f"{name} is damaged: it does not list the outputs of each stage") from None
+
+
+def in_order(outputs: Outputs, tree: Path) -> Outputs:
+    """The outputs in the order of the stages in dvc.yaml. A dvc.lock has a stage that was added later at its end."""
+    stages = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return {name: made for stage in stages for name, made in outputs.items() if name.partition("@")[0] == stage}
 
 
 def md5_of_submission(outputs: Outputs) -> str | None:
-    """Of the CSV, None where no stage made it."""
+    """The CSV's md5; None if no stage made it."""
     name = paths.SUBMISSION.as_posix()
     return next((made[name] for made in outputs.values() if name in made), None)
 
 
 def model_of(outputs: Outputs) -> Path:
-    """The folder of a model that a stage made; where several were, one of them: precision and threads are shared."""
+    """The folder of the first model: all models of a run share precision and threads."""
     made = [Path(path) for outs in outputs.values() for path in outs if Path(path).is_relative_to(paths.MODELS)]
     return made[0] if made else paths.MODELS
 
 
 def keep_results(tree: Path, kept: Path, then: Outputs) -> Card | None:
-    """Put the CSV and a model's card that the tag had into `kept`, where cache or remote have them; the card."""
-    wanted = (paths.SUBMISSION, model_of(then) / CARD)
-    run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in wanted))
+    """Move the tag's CSV and card from DVC's cache or remote into `kept`; the card, or None if they lack it."""
+    files = (paths.SUBMISSION, model_of(then) / CARD)
+    run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in files))
     kept.mkdir()
-    for path in wanted:
+    for path in files:
         if (tree / path).exists():
             shutil.copyfile(tree / path, kept / path.name)
             remove(tree / path)
@@ -166,28 +168,28 @@ def keep_results(tree: Path, kept: Path, then: Outputs) -> Card | None:
 
 
 def bring_data(tree: Path, archive: Path, from_scratch: bool) -> None:
-    """Put the tag's data into the worktree or, where it must be fetched again, a link to this repository's archive.
+    """Pull the tag's data into the worktree or, if it must be fetched again, link this repository's archive there.
 
-    Raises BadInput where neither is there.
+    Raises BadInput if neither the data nor the archive exists.
     """
     data = (paths.RAW, paths.INDEX)
     if not from_scratch:
         run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in data))
     fetched = all((tree / path).exists() for path in data)
     if not fetched and not archive.exists():
-        raise BadInput(f"the tag's data must be fetched again, and {archive} is not there; put the archive back")
+        raise BadInput(f"the tag's data must be fetched again, but {archive} is missing; put the archive back")
     if archive.is_absolute():
         return
     if fetched:
-        remove(tree / archive)  # DVC pays no heed to an archive that is absent, only to one that changed
+        remove(tree / archive)  # DVC ignores a missing archive, but not a changed one
     else:
         link(archive, tree / archive)
 
 
 def compare_versions(card: Card | None) -> str:
-    """What is said of the versions of Python and of the libraries beside those on the model's card."""
+    """A sentence that compares the versions on the model's card with those in use."""
     if card is None:
-        return "neither cache nor remote has its model, nor the versions it was made with"
+        return "its model is in no cache or remote, so the versions it was made with are unknown"
     was = {"python": card["python"]} | card["libraries"]
     now = {name: platform.python_version() if name == "python" else installed(name) for name in was}
     other = [f"{name} {was[name]} (here {now[name]})" for name in was if was[name] != now[name]]
@@ -196,8 +198,14 @@ def compare_versions(card: Card | None) -> str:
     )
 
 
+def compare_rounding(then: Card | None, now: Card) -> list[str]:
+    """A sentence for each setting in ROUNDING that differs between the cards; none without the tag's card."""
+    values = [(name, then["settings"][name], now["settings"][name]) for name in ROUNDING] if then else []
+    return [f"train.{name} was {was}, here it is {here}" for name, was, here in values if was != here]
+
+
 def installed(library: str) -> str:
-    """The version of a library here."""
+    """The installed version of a library."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
@@ -205,49 +213,44 @@ def installed(library: str) -> str:
 
 
 def set_precision(tree: Path, card: Card | None) -> None:
-    """Train as the tag's model was trained, where its machine could not do what its params.yaml asks for."""
+    """Write the precision of the tag's model to params.yaml: its machine may have fallen back to another one."""
     params = yaml.safe_load((tree / paths.PARAMS).read_text(encoding="utf-8"))
     if card and params["train"]["precision"] != (precision := card["settings"]["precision"]):
         params["train"]["precision"] = precision
         (tree / paths.PARAMS).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-        say(f"reproduce: train.precision is set to {precision}, in which the tag's model was trained")
+        say(f"reproduce: train.precision is set to {precision}, the precision of the tag's model")
 
 
-def judge(uploaded: str | None, then: Outputs, now: Outputs, tree: Path, old: Path, tolerance: float) -> Verdict:
-    """Whether the submission in `tree` is the tag's within the tolerance, and the sentence that says so.
-
-    `uploaded` is the sha256 that the ledger has, `old` the tag's CSV, which may not be there.
-    """
-    new = tree / paths.SUBMISSION
-    as_locked = md5_of_submission(now) == md5_of_submission(then)
-    if (sha256(new) == uploaded) if uploaded else as_locked:
-        return True, f"identical, by the {'sha256 in the ledger' if uploaded else 'md5 in its dvc.lock'}"
-    if as_locked:
-        return False, "different: another CSV was uploaded than the one in the tag's dvc.lock, which is made here too"
-    where = parting(then, now)
-    if not old.exists() or (uploaded and sha256(old) != uploaded):
-        return False, f"different{where}; by how much is not known: no cache or remote has the CSV that was uploaded"
+def judge(then: Made, now: Made, index: Path, tolerance: float) -> tuple[bool, str]:
+    """Whether the two submissions are the same within the tolerance, and a sentence that says so."""
+    same_md5 = md5_of_submission(now.outputs) == md5_of_submission(then.outputs)
+    if (now.sha256 == then.sha256) if then.sha256 else same_md5:
+        return True, f"identical, by the {'sha256 in the ledger' if then.sha256 else 'md5 in its dvc.lock'}"
+    if same_md5:
+        return False, "different: the CSV is the one in the tag's dvc.lock, but another one was uploaded"
+    where = first_difference(then.outputs, now.outputs)
+    if not then.csv.exists() or (then.sha256 and sha256(then.csv) != then.sha256):
+        return False, f"different{where}; by how much is unknown: the uploaded CSV is in no cache or remote"
     try:
-        largest, error = difference(old, new, read_index(tree / paths.INDEX))
+        largest, error = distance(then.csv, now.csv, read_index(index))
     except BadInput:
         return False, f"different{where}: the two are not of the same test images"
     word = "same" if error <= tolerance else "different"
     return word == "same", f"{word}{where}; RMSE between the two {error:.6f}, largest difference {largest:.5f}"
 
 
-def parting(then: Outputs, now: Outputs) -> str:
-    """The first stage whose outputs are not those of the tag's dvc.lock, as the second part of a sentence."""
+def first_difference(then: Outputs, now: Outputs) -> str:
+    """The end of a sentence that names the first stage with other outputs; "" if there is none."""
     for stage, made in then.items():
-        parted = [path for path, md5 in made.items() if now.get(stage, {}).get(path) != md5]
-        if parted:
-            return f" from stage {stage} on ({', '.join(parted)})"
+        if changed := [path for path, md5 in made.items() if now.get(stage, {}).get(path) != md5]:
+            return f" from stage {stage} on ({', '.join(changed)})"
     return ""
 
 
-def difference(old: Path, new: Path, index: pd.DataFrame) -> tuple[float, float]:
+def distance(old: Path, new: Path, index: pd.DataFrame) -> tuple[float, float]:
     """The largest difference between the values of two submissions, and the RMSE between them.
 
-    Raises BadInput where one is not of the test images in the index.
+    Raises BadInput if one of them is not of the index's test images.
     """
     test = index[index["split"] == "test"]
     names, boxes = test["filename"].tolist(), boxes_of(test)
@@ -256,7 +259,7 @@ def difference(old: Path, new: Path, index: pd.DataFrame) -> tuple[float, float]
 
 
 def local_score(metrics: str | None) -> str:
-    """The submission's validation RMSE in a metrics.json."""
+    """The submission's validation RMSE in the text of a metrics.json; "unknown" if it has none."""
     try:
         return f"{json.loads(metrics or '')['validation']['submission']['all']:.5f}"
     except (ValueError, LookupError, TypeError):

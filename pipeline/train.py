@@ -1,11 +1,12 @@
-"""Stage 3, once for each system: `python -m pipeline.train residual`; data/model/residual has its weights and card."""
+"""Stage 4, once for each system: `python -m pipeline.train residual` writes weights and card to data/model/residual."""
 
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import get_args
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tensorflow as tf
@@ -13,75 +14,46 @@ import tensorflow as tf
 from pipeline import paths
 from pipeline.base.command import run_stage, stop_signals
 from pipeline.base.errors import BadInput
-from pipeline.base.files import remove, replacing
+from pipeline.base.files import remove, replacing, sha256
 from pipeline.base.progress import say
 from pipeline.competition.boxes import cut
-from pipeline.competition.index import masked_path, read_index, read_pairs, split_validation, target_path
+from pipeline.competition.index import masked_path, read_index, read_pairs, target_path
 from pipeline.competition.metric import rmse
-from pipeline.fills.batched import Fill, in_batches
-from pipeline.params import System, load_params
-from pipeline.systems.card import code_version, fingerprint, library_versions, note_seconds, read_card, write_card
+from pipeline.fills.batched import in_batches
+from pipeline.params import SYSTEMS, Params, SystemSettings, load_params
+from pipeline.systems import load_network, load_training
+from pipeline.systems.card import code_version, library_versions, note_seconds, read_card, write_card
 from pipeline.training import loop
-from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
+from pipeline.training.checkpoints import fingerprint, load_checkpoint, save_checkpoint
+from pipeline.training.data import TrainingData, training_data
 from pipeline.training.devices import check_batch, describe, is_chief, sync_replicas, use_devices, wait_for_all
-from pipeline.training.runtime import keep_freed_memory, usable_precision
+from pipeline.training.runtime import keep_freed_memory, set_threads, usable_precision
 from pipeline.training.shards import REMEDY
 
 FILLED_AT_ONCE = 8  # validation images
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training: its system, settings and data."""
+
+    name: str
+    settings: SystemSettings
+    card_settings: dict[str, Any]  # these and the shared ones, as the model's card has them
+    data: TrainingData
+    validation: pd.DataFrame  # rows of the validation pairs
+
+
 def main() -> None:
     keep_freed_memory()
-    name = system_named()
-    params = load_params()
-    common, own = params.train, getattr(params, name)
-    tf.config.threading.set_intra_op_parallelism_threads(common.threads)
-    strategy = use_devices(common.strategy)
-    check_batch(strategy, name, own.batch_size)
-    precision = usable_precision(common.precision)
-    system = import_module(
-        f"pipeline.systems.{name}.training"
-    )  # by name, so that one system's code is no other's dependency
-
-    index = read_index(paths.INDEX)
-    held = split_validation(index, common.validation_pairs, common.seed)
-    keep = (index["split"] == "train").to_numpy() & ~held
-    pairs = index[held]
-    with strategy.scope():
-        training = system.begin(own, precision, common.seed)
-        step = system.make_step(training, own)
-    settings = own.model_dump() | {"precision": precision, "threads": common.threads, "seed": common.seed}
-    devices = training.devices or describe(strategy)
-    facts = settings | {"system": name, "devices": devices, "code": code_version(), "libraries": library_versions()}
-    images = [path(paths.RAW, row) for row in pairs.to_dict("records") for path in (masked_path, target_path)]
-    files = [paths.INDEX, *system.sources(own, index, keep), *images]
-    work = paths.WORK / "checkpoints" / fingerprint(files, facts)[:16]
-
-    chief = is_chief(strategy)
-    if chief and (kept := load_checkpoint(work)):
-        loop.restore(training, *kept)
-        say(f"train: going on from step {training.step}, kept in {work}")
-    sync_replicas(strategy, training)
-    batches = strategy.distribute_datasets_from_function(
-        partial(system.batches, own, index, keep, common.seed, training.step)
-    )
-    say(f"train: {name}, {keep.sum()} pairs, {len(pairs)} for validation, {training.model.count_params():,} parameters")
-    say(f"train: on {devices}, in {precision}")
-
-    validate = None
-    if chief:
-        prepare = system.before_validation(own, index, keep, common.seed)
-        validate = validation(partial(system.MODEL.fill, training.model), pairs, partial(prepare, training.model))
-
-    def checkpoint(now: loop.TrainingState) -> None:
-        if chief:
-            save_checkpoint(work, now.step, *loop.dump(now))
-
+    name, params = system_named(), load_params()
+    set_threads(params.train.threads)
+    strategy = use_devices(params.train.strategy)
+    run = load_run(name, params, strategy)
     with losses_explained(strategy):
-        with stop_signals() as stopped:
-            loop.train(training, own, step, batches, validate, checkpoint, stopped)
-        if chief:
-            write_outputs(name, training, settings, devices, system.MODEL.NORMALISATION, pairs)
+        state, work = train(run, strategy)
+        if is_chief(strategy):
+            write_outputs(run, state)
             remove(work)
         wait_for_all(strategy)
 
@@ -89,25 +61,80 @@ def main() -> None:
 def system_named() -> str:
     """The system named on the command line."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
-    parser.add_argument("system", choices=get_args(System))
+    parser.add_argument("system", choices=SYSTEMS)
     return parser.parse_args().system
 
 
-def validation(fill: Fill, pairs: pd.DataFrame, prepare: Callable[[], None]) -> Callable[[], float]:
-    """A call that prepares the model, fills the validation pairs, and gives their RMSE at `unit` scale."""
-    (masked, truth, boxes), classes = read_pairs(paths.RAW, pairs), pairs["class"].to_numpy()
+def load_run(name: str, params: Params, strategy: tf.distribute.Strategy) -> Run:
+    """What is to be trained, on what. Raises BadInput if the batch cannot be cut into the devices' parts."""
+    common, settings = params.train, getattr(params, name)
+    check_batch(strategy, name, settings.batch_size)
+    shared = {"precision": usable_precision(common.precision), "threads": common.threads, "seed": common.seed}
+    split = read_index(paths.SPLIT)
+    validation = split[split["split"] == "validation"]
+    return Run(name, settings, settings.model_dump() | shared, training_data(split, common.seed), validation)
+
+
+def train(run: Run, strategy: tf.distribute.Strategy) -> tuple[loop.TrainingState, Path]:
+    """Train from the latest checkpoint, or from the start: the state after the last step, the checkpoints' folder."""
+    training, settings, seed = load_training(run.name), run.settings, run.card_settings["seed"]
+    with strategy.scope():
+        state = training.begin(settings, run.card_settings["precision"], seed)
+        step = training.make_step(state, settings)
+    state.devices = state.devices or describe(strategy)
+    work = checkpoint_folder(run, state)
+    validate, checkpoint = None, lambda _: None
+    if is_chief(strategy):
+        checkpoint = resume(state, work)
+        validate = validation_of(run, state.model) if len(run.validation) else None
+    sync_replicas(strategy, state)
+    batches = strategy.distribute_datasets_from_function(partial(training.batches, settings, run.data, state.step))
+    say(
+        f"train: {run.name}, {len(run.data.pairs)} training pairs, {len(run.validation)} validation pairs, "
+        f"{state.model.count_params():,} parameters"
+    )
+    say(f"train: on {state.devices}, in {run.card_settings['precision']}")
+    with stop_signals() as stopped:
+        loop.train(state, settings, step, batches, validate, checkpoint, stopped)
+    return state, work
+
+
+def checkpoint_folder(run: Run, state: loop.TrainingState) -> Path:
+    """The folder of this training's checkpoints, named after everything that its weights depend on."""
+    rows = run.validation.to_dict("records")
+    images = [path(paths.RAW, row) for row in rows for path in (masked_path, target_path)]
+    files = [paths.SPLIT, *load_training(run.name).input_files(run.settings, run.data), *images]
+    facts = run.card_settings | {"system": run.name, "devices": state.devices}
+    facts |= {"code": code_version(), "libraries": library_versions()}
+    return paths.WORK / "checkpoints" / fingerprint(files, facts)[:16]
+
+
+def resume(state: loop.TrainingState, folder: Path) -> Callable[[loop.TrainingState], None]:
+    """Bring the state to the latest checkpoint in a folder, if there is one; a function that saves the next ones."""
+    if found := load_checkpoint(folder):
+        loop.restore(state, *found)
+        say(f"train: resuming after step {state.step}, saved in {folder}")
+    return lambda state: save_checkpoint(folder, state.step, *loop.dump(state))
+
+
+def validation_of(run: Run, model: loop.Model) -> Callable[[], float]:
+    """A function that fills the validation pairs and returns their RMSE at `unit` scale."""
+    network, training = load_network(run.name), load_training(run.name)
+    masked, target, boxes = read_pairs(paths.RAW, run.validation)
+    classes = run.validation["class"].to_numpy()
 
     def validate() -> float:
-        prepare()
-        filled = in_batches(fill, masked, boxes, FILLED_AT_ONCE, "fill validation pairs", classes)
-        return rmse(cut(filled, boxes) / 255, cut(truth, boxes) / 255)
+        training.before_validation(model, run.settings, run.data)
+        fill = partial(network.fill, model)
+        filled = in_batches(fill, (masked, boxes, classes), FILLED_AT_ONCE, "fill validation pairs")
+        return rmse(cut(filled, boxes) / 255, cut(target, boxes) / 255)
 
     return validate
 
 
 @contextmanager
 def losses_explained(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Around a training: BadInput where a shard or, of several workers, one is lost to it."""
+    """Around a training: BadInput if a shard or, of several workers, one of them is lost."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
@@ -116,35 +143,34 @@ def losses_explained(strategy: tf.distribute.Strategy) -> Iterator[None]:
         if not strategy.cluster_resolver:
             raise
         raise BadInput(
-            f"a worker is gone ({error.message.splitlines()[0]}); start all of them again: they go on from the last "
-            "checkpoint, which worker 0 has"
+            f"a worker is gone ({error.message.splitlines()[0]}); start all of them again: they resume from worker 0's "
+            "last checkpoint"
         ) from None
 
 
-def write_outputs(
-    name: str, training: loop.TrainingState, settings: dict, devices: str, normalisation: str, held: pd.DataFrame
-) -> None:
-    """The weights and the card of a system into data/model, its curves into reports/curves."""
-    with replacing(paths.MODELS / name) as folder, replacing(paths.CURVES / name) as curves:
+def write_outputs(run: Run, state: loop.TrainingState) -> None:
+    """Write the weights and the card to data/model/<system>, the curves to reports/curves/<system>."""
+    with replacing(paths.MODELS / run.name) as folder, replacing(paths.CURVES / run.name) as curves:
         folder.mkdir()
         curves.mkdir()
-        training.model.save_weights(folder / "last.weights.h5")
-        training.model.set_weights(training.best)
-        training.model.save_weights(folder / "best.weights.h5")
+        state.model.save_weights(folder / "last.weights.h5")
+        pd.DataFrame(state.losses).to_csv(curves / "losses.csv", index=False)
+        if state.validation:
+            state.model.set_weights(state.best)
+            state.model.save_weights(folder / "best.weights.h5")
+            pd.DataFrame(state.validation).to_csv(curves / "validation.csv", index=False)
         write_card(
             folder,
-            model=name,
-            parameters=training.model.count_params(),
-            devices=devices,
-            settings=settings,
-            normalisation=normalisation,
-            best=min(training.validation, key=lambda row: row["rmse"]),
-            last=training.validation[-1],
-            validation=held.index.tolist(),
+            model=run.name,
+            parameters=state.model.count_params(),
+            devices=state.devices,
+            settings=run.card_settings,
+            input_version=load_network(run.name).INPUT_VERSION,
+            split=sha256(paths.SPLIT),
+            best=min(state.validation, key=lambda row: row["rmse"], default=None),
+            last=state.validation[-1] if state.validation else {"step": state.step},
         )
-        note_seconds(paths.TIMES, read_card(folder), training.seconds)
-        pd.DataFrame(training.losses).to_csv(curves / "losses.csv", index=False)
-        pd.DataFrame(training.validation).to_csv(curves / "validation.csv", index=False)
+        note_seconds(paths.TIMES, read_card(folder), state.seconds)
 
 
 if __name__ == "__main__":

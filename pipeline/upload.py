@@ -1,9 +1,9 @@
-"""Send the submission to Kaggle, wait for its score, and enter it in the ledger: `python -m pipeline.upload -m "..."`.
+"""Send the submission to Kaggle, wait for its score, and add it to the ledger: `python -m pipeline.upload -m "..."`.
 
-What is sent is a zip of the CSV, a tenth of its bytes: Kaggle takes one where it takes a CSV, and its limit is on the
-size of the file sent (github.com/Kaggle/kaggle-cli, issues 503 and 504). The description it is sent with ends in the
-start of the CSV's sha256. So a submission that reached Kaggle, though the connection died before the ledger had it, is
-found by the next run instead of sent again.
+The upload is a zip of the CSV, a tenth of its size: Kaggle accepts a zip instead of a CSV, and its size limit applies
+to the uploaded file (github.com/Kaggle/kaggle-cli, issues 503 and 504). The submission's description at Kaggle ends in
+the first digits of the CSV's sha256. If the connection breaks after the upload but before the ledger is written, the
+next run finds the submission by these digits and does not send it again.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from pipeline.kaggle.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set
 from pipeline.params import Params, load_params
 
 DEADLINE = 1800.0  # seconds
-LONGEST_PAUSE = 5.0  # seconds between two looks at the score
-LONGEST_DESCRIPTION = 200  # letters of the message in it, so that Kaggle does not cut off what follows
-LAST_STAGE = "evaluate"  # the ledger's validation RMSE must be of the same model as the CSV
+LONGEST_PAUSE = 5.0  # seconds between two requests for the score
+LONGEST_DESCRIPTION = 200  # characters of the message in it, so that Kaggle does not cut off the sha256
+LAST_STAGE = "evaluate"  # must be up to date: the ledger's validation RMSE is its output
 ZIP = paths.WORK / "submission.csv.zip"
 
 Row = dict[str, str]
@@ -38,20 +38,20 @@ Row = dict[str, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="upload", description="Send submissions/submission.csv and await its score.")
-    parser.add_argument("-m", "--message", help="what is new, for the ledger and for Kaggle")
+    parser.add_argument("-m", "--message", help="what is new; shown in the ledger and at Kaggle")
     parser.add_argument(
-        "--tag", nargs="?", const=WAITING_TAG, metavar="NAME", help="tag the commit; without NAME as score-0.16714"
+        "--tag", nargs="?", const=WAITING_TAG, metavar="NAME", help="tag the commit; the default is like score-0.16714"
     )
-    parser.add_argument("--force", action="store_true", help="send what is stale, not committed or sent before")
-    parser.add_argument("--refresh", action="store_true", help="send nothing; fill in scores that were not out in time")
-    parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="for Kaggle, %(default)s")
+    parser.add_argument("--force", action="store_true", help="send even if stale, not committed or already sent")
+    parser.add_argument("--refresh", action="store_true", help="send nothing; fill in missing scores")
+    parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="default: %(default)s")
     arguments = parser.parse_args()
     if arguments.refresh == (arguments.message is not None):
         parser.error('say what is new with -m "...", or --refresh without it')
     if arguments.refresh and (arguments.tag or arguments.force):
-        parser.error("--refresh goes without --tag and --force: a tag that waits for its score is made with it")
+        parser.error("--refresh takes no --tag and no --force; it makes the tags that wait for a score by itself")
     if not arguments.deadline > 0:
-        parser.error("--deadline is a number of seconds above 0")
+        parser.error("--deadline must be more than 0 seconds")
 
     params = load_params()
     if arguments.refresh:
@@ -61,21 +61,21 @@ def main() -> None:
 
 
 def clean(message: str) -> str:
-    """The message on one line. Raises BadInput where it says nothing or is not UTF-8."""
+    """The message on one line. Raises BadInput if it is empty or not printable UTF-8."""
     line = " ".join(message.split())
     if not line:
         raise BadInput('the message is empty; say what is new with -m "..."')
-    if not line.isprintable():  # nor are the bytes that Python could not decode
-        raise BadInput("the message has signs that cannot be printed; write it in UTF-8")
+    if not line.isprintable():  # undecodable bytes are not printable either
+        raise BadInput("the message has characters that cannot be printed; write it in UTF-8")
     return line
 
 
 def upload(params: Params, message: str, tag: str | None, force: bool, deadline: float) -> None:
     """Send the submission unless Kaggle has it, wait for its score, tag its commit. The deadline is in seconds.
 
-    Each step looks first whether it was done: run again, it goes on where it stopped.
+    Each step is skipped if it was done before, so that an interrupted upload can be run again.
     """
-    with lock("."):  # neither a stage that writes another submission now, nor a second upload of this one
+    with lock("."):  # no stage may rewrite the submission now, and no second upload may send it
         check_submission()
         if not force and (stages := repo.stale(LAST_STAGE)):
             raise BadInput(f"{paths.SUBMISSION} is stale: {', '.join(sorted(stages))} changed; `dvc repro`, or --force")
@@ -95,13 +95,13 @@ def upload(params: Params, message: str, tag: str | None, force: bool, deadline:
 
 
 def known_or_sent(params: Params, message: str, tag: str | None, force: bool, until: float) -> Row:
-    """The ledger's row of the submission: the one it has unless forced, otherwise a new one, of what Kaggle has now."""
+    """The submission's row in the ledger; a new row, after sending it, if there is none or with `force`."""
     ledger = read_ledger()
     digest = sha256(paths.SUBMISSION)
     known = ledger[ledger["sha256"] == digest].to_dict("records")
     if known and not force:
         row = known[-1]
-        say(f"upload: this file is submission {row['ref']} already; --force sends it again")
+        say(f"upload: this file was already sent as submission {row['ref']}; --force sends it again")
         if tag and tag != WAITING_TAG:
             repo.check_tag(tag, row["commit"])
         return row
@@ -111,7 +111,7 @@ def known_or_sent(params: Params, message: str, tag: str | None, force: bool, un
 
 
 def check_submission() -> None:
-    """Every row of the CSV against the test images it was made for. Raises BadInput naming the first that is wrong."""
+    """Check every row of the CSV against the test images. Raises BadInput naming the first wrong row."""
     if not paths.SUBMISSION.is_file():
         raise BadInput(f"{paths.SUBMISSION} is missing; `dvc repro` makes it")
     index = read_index(paths.INDEX)
@@ -120,49 +120,52 @@ def check_submission() -> None:
 
 
 def check_commit(tag: str | None, force: bool) -> None:
-    """That HEAD brings the submission back. Raises BadInput where it would not, unless forced, and never for a tag."""
+    """Raise BadInput if HEAD cannot reproduce the submission, which `force` allows except with a tag."""
     files = repo.uncommitted()
     if files and (tag or not force):
         some = ", ".join(files[:5]) + (" and more" if len(files) > 5 else "")
         remedy = "`git add -A && git commit` first" + ("; a tag needs it" if tag else ", or --force")
-        raise BadInput(f"the commit would not bring this submission back, since {some} changed: {remedy}")
+        raise BadInput(f"the commit cannot reproduce this submission, because {some} changed: {remedy}")
     if tag and tag != WAITING_TAG:
         repo.check_tag(tag, repo.head_commit())
 
 
 def describe(params: Params, message: str, digest: str) -> Row:
-    """The ledger's row of the submission as it lies here, but for what Kaggle says of it."""
+    """The submission's row in the ledger, without the columns that come from Kaggle."""
     return {
         "commit": repo.head_commit(),
         "tag": "",
         "sha256": digest,
         "recipe": " ".join(params.recipe.split()),
-        "validation_rmse": f"{validation_rmse():.5f}",
+        "validation_rmse": validation_rmse(),
         "public_score": "",
         "private_score": "",
         "message": message,
     }
 
 
-def validation_rmse() -> float:
-    """Of validation pairs filled as the submission was, as evaluate has it."""
+def validation_rmse() -> str:
+    """The submission's RMSE on the validation pairs, from metrics.json; "" if no pairs were held out."""
     try:
-        rmse = float(json.loads(paths.METRICS.read_text(encoding="utf-8"))["validation"]["submission"]["all"])
+        validation = json.loads(paths.METRICS.read_text(encoding="utf-8")).get("validation")
+        if validation is None:
+            return ""
+        rmse = float(validation["submission"]["all"])
         if not math.isfinite(rmse):
             raise ValueError(f"it is {rmse}")
-        return rmse
-    except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+        return f"{rmse:.5f}"
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{paths.METRICS} has no RMSE of the submission ({error}); `dvc repro evaluate` makes it"
         ) from None
 
 
 def find_or_send(competition: str, row: Row, known: set[str], until: float) -> Row:
-    """The submission's number at Kaggle and its time: of one of these bytes that the ledger lacks, or else sent now."""
+    """Kaggle's number and time of the submission: of an earlier upload that is not in `known`, or of a new one."""
     mark = f"[sha256:{row['sha256'][:16]}]"
     for found in kaggle.submissions(competition, until):
         if mark in found.description and found.ref not in known:
-            say(f"upload: an earlier run sent this file as submission {found.ref}; taken into {paths.LEDGER}")
+            say(f"upload: an earlier run sent this file as submission {found.ref}; added to {paths.LEDGER}")
             return {"ref": found.ref, "time": found.time.isoformat(timespec="seconds")}
     with replacing(ZIP) as partial:
         compress(paths.SUBMISSION, partial)
@@ -173,8 +176,8 @@ def find_or_send(competition: str, row: Row, known: set[str], until: float) -> R
 
 
 def compress(source: Path, target: Path) -> None:
-    """A zip of one file, with the same bytes whenever it is made."""
-    entry = zipfile.ZipInfo(source.name)  # its date is 1980
+    """Zip a file. The same content gives the same bytes."""
+    entry = zipfile.ZipInfo(source.name)  # dated 1980
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.file_size = source.stat().st_size
     with source.open("rb") as file, zipfile.ZipFile(target, "w") as archive, archive.open(entry, "w") as packed:
@@ -182,13 +185,13 @@ def compress(source: Path, target: Path) -> None:
 
 
 def record(row: Row) -> None:
-    """Put a row into the ledger, in place of the one of the same submission."""
+    """Write a row to the ledger, replacing the row of the same submission."""
     ledger = read_ledger()
     write_ledger(set_row(ledger, **row) if row["ref"] in set(ledger["ref"]) else add_row(ledger, row))
 
 
 def wait(competition: str, row: Row, until: float) -> Row:
-    """The row with the score once there is one, or as it is when the time is over; the ledger has the same."""
+    """Wait for the score and return the row with it, or the unchanged row at the deadline; update the ledger."""
     start = shown = time.monotonic()
     pause = 0.0
     while time.monotonic() + pause < until:
@@ -207,7 +210,7 @@ def wait(competition: str, row: Row, until: float) -> Row:
 
 
 def enter(row: Row, found: kaggle.Submitted) -> Row:
-    """The row with what Kaggle says of its submission; the ledger has the same."""
+    """The row with the score or error that Kaggle reports; update the ledger."""
     news: Row = {}
     if found.status == "ERROR":
         news = {"public_score": ERROR, "message": f"{row['message']} (Kaggle: {found.error or 'no reason given'})"}
@@ -220,13 +223,13 @@ def enter(row: Row, found: kaggle.Submitted) -> Row:
 
 
 def tag_commit(row: Row) -> None:
-    """Make the tag that the row wants, if it wants one and the score it waits for is there."""
+    """Make the row's tag, if it has one that does not still wait for a score."""
     name = row["tag"]
     if name == WAITING_TAG:
         if row["public_score"] in ("", ERROR):
             return
         name += row["public_score"]
-        if repo.commit_of(name) not in (None, row["commit"]):  # two commits of one score
+        if repo.commit_of(name) not in (None, row["commit"]):  # another commit has the same score
             name += f"-{row['commit'][:7]}"
     if name:
         repo.make_tag(name, row["commit"])
@@ -235,33 +238,34 @@ def tag_commit(row: Row) -> None:
 
 
 def refresh(competition: str, deadline: float) -> None:
-    """Fill in the scores that the ledger lacks, private ones too, and make the tags that waited for them."""
+    """Fill in missing public and private scores, and make the tags that waited for them."""
     rows = [row for row in read_ledger().to_dict("records") if row["public_score"] != ERROR]
-    lacking = {row["ref"]: row for row in rows if not row["public_score"] or not row["private_score"]}
-    if not lacking:
-        say(f"upload: {paths.LEDGER} lacks no score")
+    missing = {row["ref"]: row for row in rows if not row["public_score"] or not row["private_score"]}
+    if not missing:
+        say(f"upload: no score is missing in {paths.LEDGER}")
         return
     for found in kaggle.submissions(competition, time.monotonic() + deadline):
-        if row := lacking.pop(found.ref, None):
+        if row := missing.pop(found.ref, None):
             row = enter(row, found)
             tag_commit(row)
             tell(row)
-        if not lacking:
+        if not missing:
             break
-    for ref in lacking:
-        say(f"upload: Kaggle lists no submission {ref}; is it another account's?")
+    for ref in missing:
+        say(f"upload: Kaggle lists no submission {ref}; does it belong to another account?")
 
 
 def tell(row: Row) -> None:
-    """One line that says how a submission stands."""
+    """Print the state of a submission in one line."""
     if row["public_score"] == ERROR:
         state = f"could not be scored: {row['message']}"
     elif not row["public_score"]:
         state = "has no score yet; `python -m pipeline.upload --refresh` fills it in"
     else:
-        state = f"scored {row['public_score']} (validation {row['validation_rmse']})"
+        state = f"scored {row['public_score']}"
+        state += f" (validation {row['validation_rmse']})" if row["validation_rmse"] else ""
         state += f", private {row['private_score']}" if row["private_score"] else ""
-        state += f"; the tag {row['tag']} brings it back" if row["tag"] else ""
+        state += f"; the tag {row['tag']} reproduces it" if row["tag"] else ""
     say(f"upload: submission {row['ref']} {state}")
 
 

@@ -1,4 +1,4 @@
-"""Stage 5: the filled test images as submissions/submission.csv, read back and checked before it takes its name."""
+"""Stage 6: write the filled test images to submissions/submission.csv, which is read back and checked."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from pipeline.competition.images import read_images
 from pipeline.competition.index import boxes_of, filled_path, read_index
 from pipeline.params import Submission, load_params
 
-IMAGES_AT_ONCE = 10  # so that memory stays small however many there are
+IMAGES_AT_ONCE = 10  # bounds the memory
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def encode_all(test: pd.DataFrame, settings: Submission) -> Iterator[np.ndarray]:
-    """The values of one filled image after the other, [2, 75, 75, 3] in [0, 1]."""
+    """The values of the filled images, one after the other: [2, 75, 75, 3] in [0, 1]."""
     for start in range(0, len(test), IMAGES_AT_ONCE):
         part = test.iloc[start : start + IMAGES_AT_ONCE]
         images = read_images(filled_path(paths.FILLED, row) for row in part.to_dict("records"))

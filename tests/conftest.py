@@ -57,10 +57,10 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def params_file() -> Callable[..., Path]:
-    """`params_file(folder, **{"pix2pix.steps": 3})` writes the demo recipe with these changes to folder/params.yaml."""
+    """`params_file(folder, **{"pix2pix.steps": 3})` writes params.yaml, so changed, to the folder."""
 
     def write(folder: Path, **overrides: Any) -> Path:
-        content = yaml.safe_load((REPO / "recipes" / "demo.yaml").read_text(encoding="utf-8"))
+        content = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
         for dotted, value in overrides.items():
             *sections, key = dotted.split(".")
             section = content

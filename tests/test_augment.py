@@ -42,9 +42,9 @@ def records(augmented) -> list[dict]:
         for record in tf.data.TFRecordDataset(name).map(parse).as_numpy_iterator():
             row = index.loc[int(record["pair"])].to_dict()
             path = target_path(augmented / paths.RAW, row)
-            whole = read_image(path)
+            target = read_image(path)
             image = decode_image(record["image"], "a record")
-            gaps = {turn: np.abs(turn_image(whole, turn).astype(int) - image).mean() for turn in TURNS}
+            gaps = {turn: np.abs(turn_image(target, turn).astype(int) - image).mean() for turn in TURNS}
             found.append(record | {"shard": shard, "path": path, "turn": min(gaps, key=gaps.get), "gaps": gaps})
     return found
 
@@ -65,10 +65,10 @@ def test_a_turned_image_is_the_image_turned(records):
             assert record["gaps"][record["turn"]] == 0
 
 
-def test_the_untouched_image_keeps_its_files_bytes(records):
-    whole = [record for record in records if record["turn"] == "whole"]
-    assert len(whole) == 12
-    assert all(record["image"] == record["path"].read_bytes() for record in whole)
+def test_the_original_keeps_its_files_bytes(records):
+    originals = [record for record in records if record["turn"] == "original"]
+    assert len(originals) == 12
+    assert all(record["image"] == record["path"].read_bytes() for record in originals)
 
 
 def test_a_turned_image_is_a_file_of_the_same_kind(records):

@@ -28,16 +28,14 @@ def trained(tmp_path, monkeypatch):
             folder,
             model=name,
             settings={"steps": steps, "batch_size": 4},
-            normalisation="",
             parameters=1_234_567,
             devices="2 x CPU",
-            validation=[0],
         )
     note_seconds(paths.TIMES, read_card(paths.MODELS / "pix2pix"), {"steps": 100.0, "validation": 20.0})
     return tmp_path
 
 
-def test_a_system_has_its_size_its_time_and_its_score_beside_the_reports(trained):
+def test_a_system_has_its_size_its_time_and_its_score_beside_the_baselines(trained):
     row = compare(["pix2pix", "residual"], SCORES).to_dict("records")[0]
     assert row == {
         "system": "pix2pix",
@@ -48,7 +46,7 @@ def test_a_system_has_its_size_its_time_and_its_score_beside_the_reports(trained
         "samples a second": "8.0",
         "RMSE": "0.1200",
         "pairs without a twin": "0.2200",
-        "report, leaderboard": "0.16714",
+        "baseline, leaderboard": "0.16714",
     }
 
 
@@ -56,7 +54,7 @@ def test_systems_stand_as_listed_and_the_fills_that_learn_nothing_after_them(tra
     table = compare(["residual", "pix2pix"], SCORES)
     assert table["system"].tolist() == ["residual", "pix2pix", "mean colour"]
     assert table["RMSE"].tolist() == ["0.1300", "0.1200", "0.1400"]
-    assert table["report, leaderboard"].tolist() == ["", "0.16714", ""]
+    assert table["baseline, leaderboard"].tolist() == ["", "0.16714", ""]
 
 
 def test_what_was_trained_elsewhere_has_no_time(trained):
@@ -75,14 +73,20 @@ def test_the_time_is_that_of_these_weights(trained):
 
 
 def test_without_a_run_it_says_what_makes_one(trained):
-    with pytest.raises(BadInput, match="metrics.json is missing; `dvc repro` makes it"):
+    with pytest.raises(BadInput, match="metrics.json is missing; `dvc repro` writes it"):
         read_results(["pix2pix"])
 
 
-@pytest.mark.parametrize(("scored", "held"), [("pix2pix", "residual"), ("residual", "pix2pix")])
-def test_results_of_other_systems_are_refused(trained, scored, held):
+@pytest.mark.parametrize(("scored", "filled"), [("pix2pix", "residual"), ("residual", "pix2pix")])
+def test_results_of_other_systems_are_refused(trained, scored, filled):
     paths.METRICS.write_text(json.dumps({"validation": {scored: SCORES["pix2pix"]}}))
-    with paths.HELD_OUT.open("wb") as file:
-        np.savez(file, **{held: np.zeros(1)})
-    with pytest.raises(BadInput, match=r"has nothing of residual, which params.yaml lists; run `dvc repro`"):
+    np.savez(paths.VALIDATION, **{filled: np.zeros(1)})
+    with pytest.raises(BadInput, match=r"has nothing for residual, which params.yaml lists; run `dvc repro`"):
+        read_results(["residual"])
+
+
+def test_without_validation_pairs_it_says_what_to_raise(trained):
+    paths.METRICS.write_text(json.dumps({"test": SCORES}))
+    np.savez(paths.VALIDATION)
+    with pytest.raises(BadInput, match=r"no validation pairs to compare on; raise split.validation_pairs"):
         read_results(["residual"])

@@ -1,4 +1,4 @@
-"""The table of teams and submissions. With a server and the real client: tests/real/test_upload_real.py."""
+"""The table of teams and submissions. tests/ways/test_upload.py runs it with a server and the real client."""
 
 import pytest
 
@@ -11,7 +11,7 @@ TEAMS = [Entry("first", 0.1), Entry("second", 0.2), Entry("also second", 0.2), E
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Four submissions: two with a score, one that waits for it, one that never has one."""
+    """Four submissions: two with a score, one that waits for it, one with an error."""
     result = read_ledger(tmp_path / "none.csv")
     for ref, score in enumerate(("0.25", "0.20000", "", "error"), 1):
         message = "long " * 100 if ref == 1 else "short"
@@ -24,7 +24,7 @@ def test_the_rank_is_the_place_among_all_teams(score, place):
     assert rank(score, TEAMS) == place
 
 
-def test_teams_and_scored_submissions_stand_best_first(ledger):
+def test_teams_and_scored_submissions_are_sorted_best_first(ledger):
     found = table(TEAMS, ledger, top=3)
     assert found["public"].tolist() == ["0.10000", "0.20000", "0.20000", "0.20000", "0.25000"]
     assert found["team"].tolist() == ["first", "second", "also second", "(ledger)", "(ledger)"]
@@ -33,7 +33,7 @@ def test_teams_and_scored_submissions_stand_best_first(ledger):
     assert all(len(line) < 200 for line in found.to_string().splitlines())
 
 
-def test_an_empty_ledger_or_leaderboard_is_shown_too(ledger, tmp_path):
+def test_an_empty_ledger_or_leaderboard_is_shown(ledger, tmp_path):
     nothing = read_ledger(tmp_path / "none.csv")
     assert table(TEAMS, nothing, top=10)["team"].tolist() == [team.team for team in TEAMS]
     assert table([], ledger, top=10)["rank"].tolist() == ["1", "1"]
@@ -41,5 +41,5 @@ def test_an_empty_ledger_or_leaderboard_is_shown_too(ledger, tmp_path):
     assert standing(TEAMS, nothing).startswith("submissions/ledger.csv has no score yet")
 
 
-def test_the_best_submission_has_its_rank(ledger):
+def test_the_best_submission_is_named_with_its_rank(ledger):
     assert standing(TEAMS, ledger) == "best: 0.20000 (commit 2222222), rank 2 of 4"

@@ -7,85 +7,35 @@ import pytest
 import yaml
 
 from pipeline.base.errors import BadInput
-from pipeline.params import check_params, load_params
-from pipeline.recipe import BASE, merge
+from pipeline.params import SYSTEMS, check_params, load_params
+from pipeline.recipe import DEFAULTS, merge, names
 
-DEFAULTS = {
-    "recipe": "demo",
-    "fetch.source": "demo",
-    "fetch.archive": "data/archive",
-    "fetch.competition": "photo-reconstruction",
-    "fetch.demo.pairs_per_class": 100,
-    "fetch.demo.test_images": 200,
-    "fetch.demo.seed": 2023,
-    "augment.shards": 8,
-    "augment.seed": 1,
-    "pix2pix.learning_rate": 3e-4,
-    "pix2pix.beta_1": 0.5,
-    "pix2pix.lambda_l1": 1000.0,
-    "pix2pix.lambda_gan": 1.0,
-    "pix2pix.lambda_l2": 0.0,
-    "pix2pix.loss": "image",
-    "pix2pix.mask_channel": False,
-    "pix2pix.random_holes": False,
-    "pix2pix.shuffle_buffer": 1000,
-    "pix2pix.filters": 64,
-    "residual.learning_rate": 8e-4,
-    "residual.weight_decay": 0.01,
-    "residual.filters": 32,
-    "residual.blocks": 1,
-    "residual.zoom": 1.0,
-    "residual.masked_images": False,
-    "vanilla_gan.learning_rate": 2e-4,
-    "vanilla_gan.beta_1": 0.5,
-    "vanilla_gan.shuffle_buffer": 1000,
-    "vanilla_gan.filters": 64,
-    "cyclegan.generator": "resnet",
-    "cyclegan.pretrained": "",
-    "cyclegan.revision": "",
-    "cyclegan.learning_rate": 2e-4,
-    "cyclegan.beta_1": 0.5,
-    "cyclegan.lambda_cycle": 10.0,
-    "cyclegan.lambda_identity": 5.0,
-    "cyclegan.shuffle_buffer": 1000,
-    "cyclegan.filters": 64,
-    "diffusion.pretrained": "sd2-community/stable-diffusion-2-inpainting",
-    "diffusion.revision": "",
-    "diffusion.tune": "lora",
-    "diffusion.rank": 8,
-    "diffusion.learning_rate": 1e-4,
-    "diffusion.resolution": 512,
-    "diffusion.prompt": "a photo of a {}",
-    "diffusion.inference_steps": 20,
-    "diffusion.samples": 1,
-    "train.strategy": "none",
-    "train.threads": 2,
-    "train.seed": 7,
-    "predict.weights": "best",
-    "predict.blend": "fit",
-    "predict.twins": True,
-    "submission.channels": "bgr",
-    "submission.scale": "minmax",
-}
-SCHEDULE = ["steps", "batch_size", "validate_every", "checkpoint_every"]
-SYSTEMS = ["pix2pix", "residual", "vanilla_gan", "cyclegan", "diffusion"]
-TUNED = [f"{system}.{name}" for system in SYSTEMS for name in SCHEDULE]
-TUNED += ["train.validation_pairs", "residual.resolution"]
-TUNED += ["predict.batch_size", "evaluate.samples"]  # counts that a recipe may choose freely
-CHOSEN = ["systems", "train.precision", "residual.average"]  # and what is no count
-SECTIONS = ["fetch", "augment", "train", *SYSTEMS, "predict", "submission", "evaluate"]
-RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+REPO = Path(__file__).parents[1]
+FOLDER = REPO / "recipes"
+
+
+def flat(content: dict, prefix: str = "") -> dict:
+    """Every setting by its dotted name."""
+    found = {}
+    for key, value in content.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def recipe(name):
+    """A recipe's settings: the defaults with its changes."""
+    content, changes = (yaml.safe_load((FOLDER / f"{part}.yaml").read_text()) for part in (DEFAULTS, name))
+    merge(content, changes)
+    return content
+
+
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != DEFAULTS)
+SETTINGS = flat(recipe("demo"))
+SECTIONS = [name for name, value in recipe("demo").items() if isinstance(value, dict)]
 
 
 def value_of(params, dotted):
     return reduce(getattr, dotted.split("."), params)
-
-
-def recipe(repo, name):
-    """A recipe, whole: the base with its changes."""
-    content = yaml.safe_load((repo / "recipes" / f"{BASE}.yaml").read_text())
-    merge(content, yaml.safe_load((repo / "recipes" / f"{name}.yaml").read_text()))
-    return content
 
 
 def refusal_of(path):
@@ -104,56 +54,39 @@ def changed(tmp_path, params_file):
 # What there is
 
 
-@pytest.mark.parametrize("key", DEFAULTS)
-def test_a_key_has_its_default(repo, key):
-    assert value_of(load_params(repo / "recipes" / "demo.yaml"), key) == DEFAULTS[key]
-
-
-@pytest.mark.parametrize("key", TUNED)
-def test_a_key_is_a_count(repo, key):
-    value = value_of(load_params(repo / "recipes" / "demo.yaml"), key)
-    assert type(value) is int and value >= 1
-
-
-def test_the_precision_is_one_of_two(repo):
-    precision = load_params(repo / "recipes" / "demo.yaml").train.precision
-    assert precision in ("float32", "mixed_bfloat16")
-
-
-def test_no_key_is_forgotten_here(repo):
-    def flat(content, prefix=""):
-        for key, value in content.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key
-
-    assert set(flat(recipe(repo, "demo"))) == {*DEFAULTS, *TUNED, *CHOSEN}
-
-
-def test_the_repositorys_params_are_the_demo(repo):
-    assert (repo / "params.yaml").read_text() == (repo / "recipes" / "demo.yaml").read_text()
+def test_the_repositorys_params_are_the_demo():
+    assert yaml.safe_load((REPO / "params.yaml").read_text()) == recipe("demo")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_valid_and_says_its_name(repo, name):
-    assert check_params(recipe(repo, name), name).recipe == name
+def test_a_recipe_is_valid_says_its_name_and_leaves_source_and_submission_to_the_user(monkeypatch, name):
+    params = check_params(recipe(name), name)
+    assert params.recipe == name
+    chosen = {key: value for key, value in flat(recipe(name)).items() if key.startswith(("fetch.", "submission."))}
+    assert chosen.items() <= flat(recipe("demo")).items()
+    monkeypatch.chdir(REPO)
+    assert name in names()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_leaves_the_source_and_the_submission_to_the_user(repo, name):
-    params = check_params(recipe(repo, name), name)
-    assert params.submission.channels == "bgr" and params.submission.scale == "minmax"
-    assert params.fetch.archive == "data/archive" and params.fetch.competition == "photo-reconstruction"
+def test_a_recipe_has_its_cost_and_score_on_top_and_only_what_it_changes(name):
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert text.startswith("# ") and {"recipe"} <= set(yaml.safe_load(text)) <= {"recipe", "systems", *SECTIONS}
+    if name not in ("baseline", "quick"):  # they spell out all that their claim rests on
+        defaults, changes = (flat(yaml.safe_load((FOLDER / f"{part}.yaml").read_text())) for part in (DEFAULTS, name))
+        assert not changes.items() & {key: value for key, value in defaults.items() if key != "systems"}.items()
 
 
-def test_the_report_recipe_has_the_reports_settings(repo):
-    params = check_params(recipe(repo, "report"), "report")
-    pix2pix = params.pix2pix
-    assert params.systems == ["pix2pix"] and params.train.precision == "float32"
-    assert pix2pix.steps == 160_000
-    assert (pix2pix.batch_size, pix2pix.learning_rate, pix2pix.beta_1, pix2pix.lambda_l1) == (1, 3e-4, 0.5, 1000)
-    assert (pix2pix.shuffle_buffer, pix2pix.filters) == (1000, 64)
+def test_the_recipe_baseline_spells_out_the_baselines_settings():
+    changes = yaml.safe_load((FOLDER / "baseline.yaml").read_text())
+    assert changes["systems"] == ["pix2pix"] and changes["train"]["precision"] == "float32"
+    assert changes["predict"]["twins"] is False
+    claim = {"steps": 160_000, "batch_size": 1, "shuffle_buffer": 1000, "learning_rate": 3e-4, "beta_1": 0.5}
+    claim |= {"lambda_gan": 1.0, "lambda_l1": 1000.0, "lambda_l2": 0.0, "loss": "image", "filters": 64}
+    claim |= {"mask_channel": False, "random_holes": False}
+    assert claim.items() <= changes["pix2pix"].items()
+    quick = yaml.safe_load((FOLDER / "quick.yaml").read_text())["pix2pix"]
+    assert claim.keys() == quick.keys() and claim | {"steps": 1000, "batch_size": 4} == quick
 
 
 def test_merging_goes_section_by_section():
@@ -176,6 +109,7 @@ def test_merging_goes_section_by_section():
         ("train.seed", 0),
         ("pix2pix.filters", 1),
         ("fetch.source", "kaggle"),
+        ("split.validation_pairs", 1),
         ("fetch.demo.seed", 0),
         ("augment.seed", 0),
         ("submission.channels", "rgb"),
@@ -206,8 +140,8 @@ def test_another_value_is_taken(tmp_path, params_file, key, value):
     assert value_of(load_params(params_file(tmp_path, **{key: value})), key) == value
 
 
-def test_settings_cannot_be_changed(repo):
-    params = load_params(repo / "recipes" / "demo.yaml")
+def test_settings_cannot_be_changed(tmp_path, params_file):
+    params = load_params(params_file(tmp_path))
     with pytest.raises(ValueError, match="frozen"):
         params.pix2pix.steps = 1
 
@@ -269,8 +203,8 @@ def test_a_number_that_yaml_reads_as_text_is_explained(changed, key, text):
     assert "0.0003" in message and "3.0e-4" in message
 
 
-def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
-    text = (repo / "recipes" / "demo.yaml").read_text()
+def test_3e_4_as_a_user_writes_it_is_explained(tmp_path):
+    text = (REPO / "params.yaml").read_text()
     assert "learning_rate: 0.0003" in text
     (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
     assert "write 0.0003 or 3.0e-4" in refusal_of(tmp_path / "params.yaml")
@@ -298,7 +232,8 @@ def test_3e_4_as_a_user_writes_it_is_explained(tmp_path, repo):
         ("pix2pix.beta_1", -0.1),
         ("pix2pix.lambda_l1", -1),
         ("pix2pix.shuffle_buffer", 0),
-        ("train.validation_pairs", 0),
+        ("split.validation_pairs", -1),
+        ("split.seed", -1),
         ("pix2pix.validate_every", 0),
         ("pix2pix.checkpoint_every", 0),
         ("pix2pix.filters", 0),
@@ -357,15 +292,9 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choic
 @pytest.mark.parametrize(
     ("systems", "fault"),
     [
-        (
-            ["pix2pix", "residuals"],
-            "systems.1 is 'residuals': input should be 'pix2pix', 'residual', 'vanilla_gan', 'cyclegan' or 'diffusion'",
-        ),
-        (["residual", "residual"], "systems is ['residual', 'residual']: names a system twice"),
-        (
-            ["pix2pix", 1],
-            "systems.1 is 1: input should be 'pix2pix', 'residual', 'vanilla_gan', 'cyclegan' or 'diffusion'",
-        ),
+        (["pix2pix", "residuals"], f"there is no system 'residuals'; there are {', '.join(SYSTEMS)}"),
+        (["residual", "residual"], "systems is ['residual', 'residual']: it names a system twice"),
+        (["pix2pix", 1], "systems.1 is 1: input should be a valid string"),
         ([], "systems is []: "),
         ({"pix2pix": 1}, "systems is {'pix2pix': 1}: "),
         ("residual", "systems is 'residual': "),
@@ -394,12 +323,19 @@ def test_weights_that_are_none_are_refused(changed, blend):
 )
 def test_weights_for_other_systems_or_of_another_sum_are_refused(changed, blend):
     message = changed("predict.blend", blend)
-    assert f"predict.blend is {blend}: it needs a weight for each of pix2pix, residual, 1 in all" in message
+    assert f"predict.blend is {blend}: give a weight for each of pix2pix, residual, with sum 1" in message
 
 
-@pytest.mark.parametrize("key", [*DEFAULTS, *TUNED, *CHOSEN, *SECTIONS])
-def test_a_missing_key_is_named(tmp_path, repo, key):
-    content = recipe(repo, "demo")
+def test_without_validation_pairs_the_weights_of_several_systems_must_be_given(tmp_path, params_file):
+    message = refusal_of(params_file(tmp_path, **{"split.validation_pairs": 0}))
+    assert "predict.blend: fit needs validation pairs, but split.validation_pairs is 0" in message
+    for changes in ({"systems": ["residual"]}, {"predict.blend": {"pix2pix": 0.5, "residual": 0.5}}):
+        assert load_params(params_file(tmp_path, **{"split.validation_pairs": 0}, **changes))
+
+
+@pytest.mark.parametrize("key", [*SETTINGS, *SECTIONS])
+def test_a_missing_key_is_named(tmp_path, key):
+    content = recipe("demo")
     *sections, last = key.split(".")
     del reduce(dict.__getitem__, sections, content)[last]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
@@ -432,14 +368,14 @@ def test_what_is_no_yaml_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("value", ["2023-13-45", "0x_", "0b_"])
-def test_a_scalar_that_yaml_cannot_make_is_refused(tmp_path, repo, value):
-    text = (repo / "recipes" / "demo.yaml").read_text()
+def test_a_scalar_that_yaml_cannot_make_is_refused(tmp_path, value):
+    text = (REPO / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("recipe: demo", f"recipe: {value}"))
     assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")
 
 
-def test_a_file_that_is_not_utf_8_is_refused(tmp_path, repo):
-    text = (repo / "recipes" / "demo.yaml").read_text()
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    text = (REPO / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_bytes(text.replace("demo", "über").encode("latin-1"))
     assert "is not readable YAML" in refusal_of(tmp_path / "params.yaml")
 
@@ -447,11 +383,11 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path, repo):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- fetch\n", "demo\n", "5\n", "null\n"])
 def test_what_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
-    assert "must hold these keys: recipe, systems, fetch, augment" in refusal_of(tmp_path / "params.yaml")
+    assert "must hold these keys: recipe, systems, fetch, split, augment" in refusal_of(tmp_path / "params.yaml")
 
 
-def test_a_key_that_is_no_text_is_refused(tmp_path, repo):
-    (tmp_path / "params.yaml").write_text((repo / "recipes" / "demo.yaml").read_text() + "\n1: 2\n")
+def test_a_key_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text((REPO / "params.yaml").read_text() + "\n1: 2\n")
     assert "keys should be strings" in refusal_of(tmp_path / "params.yaml")
 
 

@@ -23,6 +23,7 @@ from pipeline.competition import submission
 from pipeline.competition.boxes import BOX, cut, hole_mask
 from pipeline.competition.images import read_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
+from tests.helpers.children import start
 
 TESTS, STEPS, RESIDUAL_STEPS, VALIDATION = 6, 40, 12, 3
 SYSTEMS = ["pix2pix", "residual"]
@@ -36,7 +37,7 @@ SETTINGS = {
     "pix2pix.batch_size": 4,
     "train.precision": "float32",
     "pix2pix.filters": 2,
-    "train.validation_pairs": VALIDATION,
+    "split.validation_pairs": VALIDATION,
     "pix2pix.validate_every": 15,
     "pix2pix.checkpoint_every": 2,
     "residual.steps": RESIDUAL_STEPS,
@@ -47,7 +48,7 @@ SETTINGS = {
     "evaluate.samples": 3,
 }
 TRAINING = [f"train@{system}" for system in SYSTEMS]
-STAGES = ["fetch", "augment", *TRAINING, "predict", "write", "evaluate"]
+STAGES = ["fetch", "split", "augment", *TRAINING, "predict", "write", "evaluate"]
 
 
 def commit(folder: Path, run) -> None:
@@ -95,6 +96,11 @@ def scratch(project, tmp_path) -> Path:
 def test_rows(project) -> pd.DataFrame:
     index = read_index(project / paths.INDEX)
     return index[index["split"] == "test"]
+
+
+def validation_rows(folder: Path) -> pd.DataFrame:
+    split = read_index(folder / paths.SPLIT)
+    return split[split["split"] == "validation"]
 
 
 def test_the_first_run_runs_every_stage_and_makes_everything(first):
@@ -146,9 +152,9 @@ def test_known_pixels_of_the_filled_images_are_the_test_images_own(project, test
     for row, boxes in zip(test_rows.to_dict("records"), boxes_of(test_rows), strict=True):
         masked = read_image(masked_path(project / paths.RAW, row))
         filled = read_image(filled_path(project / paths.FILLED, row))
-        missing = hole_mask(boxes[None])[0]
-        assert (filled[~missing] == masked[~missing]).all()
-        assert (filled[missing] != masked[missing]).mean() > 0.5
+        hole = hole_mask(boxes[None])[0]
+        assert (filled[~hole] == masked[~hole]).all()
+        assert (filled[hole] != masked[hole]).mean() > 0.5
 
 
 def scores(folder: Path) -> dict:
@@ -173,21 +179,21 @@ def test_the_metrics_are_numbers_for_the_submission_the_model_and_the_simple_fil
 
 def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_rows):
     table = pd.read_csv(project / paths.TWINS, keep_default_na=False)
-    assert set(table["split"]) == {"train", "test"}
+    assert set(table["split"]) == {"validation", "test"}
     table = table[table["split"] == "test"]
     assert table["filename"].tolist() == test_rows["filename"].tolist()
     found = (table["twin"] != "").to_numpy()
     assert found.any() and not found.all()
-    assert ((table["filled"] > 0) == found).all() and (table["filled"] <= table["missing"]).all()
+    assert ((table["filled"] > 0) == found).all() and (table["filled"] <= table["hole"]).all()
     for name in table["twin"][found]:
-        kind, filename = name.split("/")
-        assert target_path(project / paths.RAW, {"class": kind, "filename": filename}).exists()
+        class_name, filename = name.split("/")
+        assert target_path(project / paths.RAW, {"class": class_name, "filename": filename}).exists()
     rows = test_rows[found]
     filled = read_images(filled_path(project / paths.FILLED, row) for row in rows.to_dict("records"))
     truth = read_images(project / paths.TRUTH / name for name in rows["filename"])
-    missing = hole_mask(boxes_of(rows))
-    assert np.abs(filled[missing].astype(float) - truth[missing]).mean() < 8
-    share = table["filled"].sum() / table["missing"].sum()
+    hole = hole_mask(boxes_of(rows))
+    assert np.abs(filled[hole].astype(float) - truth[hole]).mean() < 8
+    share = table["filled"].sum() / table["hole"].sum()
     assert scores(project)["filled_from_twins"]["test"] == pytest.approx(share)
 
 
@@ -219,7 +225,7 @@ def test_the_test_score_is_what_the_organisers_snippet_would_give(project, test_
 @pytest.mark.parametrize("which", ["validation", "test"])
 def test_the_scores_of_the_parts_add_up_to_the_whole(project, test_rows, which):
     index = read_index(project / paths.INDEX)
-    rows = test_rows if which == "test" else index.loc[held_out(project)["pairs"]]
+    rows = test_rows if which == "test" else validation_rows(project)
     train = index.loc[index["split"] == "train", "group"]
     others = np.array([(train.drop(i, errors="ignore") == group).sum() for i, group in rows["group"].items()])
     by_class, by_twin = rows["class"].value_counts(), {"with_twins": others > 0, "without_twins": others == 0}
@@ -253,40 +259,43 @@ def test_the_curves_the_card_and_the_index_tell_of_one_training(project, system,
     settings = yaml.safe_load((project / paths.PARAMS).read_text(encoding="utf-8"))
     shared = {name: settings["train"][name] for name in ("precision", "threads", "seed")}
     assert card["model"] == system and card["settings"] == settings[system] | shared
-    assert {"code", "libraries", "python", "normalisation", "best", "last", "validation"} <= card.keys()
+    assert {"code", "libraries", "python", "input_version", "best", "last"} <= card.keys()
+    assert card["split"] == sha256(project / paths.SPLIT)
     curve = pd.read_csv(project / paths.CURVES / system / "validation.csv")
     assert curve["step"].tolist() == validated
     assert card["best"]["rmse"] == pytest.approx(curve["rmse"].min())
     assert card["last"]["step"] == steps
     losses = pd.read_csv(project / paths.CURVES / system / "losses.csv")
     assert losses["step"].tolist() == list(range(1, steps + 1)) and np.isfinite(losses).all(axis=None)
-    index = read_index(project / paths.INDEX)
-    held = index.loc[card["validation"]]
-    assert len(held) >= VALIDATION and set(held["split"]) == {"train"}
-    kept = index[(index["split"] == "train") & ~index.index.isin(held.index)]
-    assert not set(held["group"]) & set(kept["group"])
 
 
-def held_out(folder: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(folder / paths.HELD_OUT))
+def test_the_split_is_the_index_with_whole_twin_groups_held_out(project):
+    index, split = (read_index(project / path) for path in (paths.INDEX, paths.SPLIT))
+    validation_mask = split["split"] == "validation"
+    assert validation_mask.sum() >= VALIDATION
+    assert split.assign(split=split["split"].mask(validation_mask, "train")).equals(index)
+    assert not set(split.loc[validation_mask, "group"]) & set(split.loc[split["split"] == "train", "group"])
+
+
+def validation_fills(folder: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / paths.VALIDATION))
 
 
 def test_the_validation_scores_are_those_of_the_filled_pairs(project):
     """Filled in blue, green, red, each channel of the whole image scaled to 0..1, whatever evaluate calls."""
-    fills = held_out(project)
-    pairs = read_index(project / paths.INDEX).loc[fills.pop("pairs")]
+    fills, pairs = validation_fills(project), validation_rows(project)
     truth = [cv2.imread(str(target_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
     masked = [cv2.imread(str(masked_path(project / paths.RAW, row))) for row in pairs.to_dict("records")]
     assert fills.keys() == {"submission", "blend", *SYSTEMS}
     for name, values in fills.items():
         squares = []
-        for known, whole, boxes, value in zip(masked, truth, boxes_of(pairs), values, strict=True):
+        for known, target, boxes, value in zip(masked, truth, boxes_of(pairs), values, strict=True):
             filled = known.copy()
             for (i, j), box in zip(boxes, value, strict=True):
                 filled[i : i + BOX, j : j + BOX] = box[..., ::-1]
             scaled = [
                 cv2.merge([cv2.normalize(c.astype(float), None, 0, 1, cv2.NORM_MINMAX) for c in cv2.split(image)])
-                for image in (filled, whole)
+                for image in (filled, target)
             ]
             off = scaled[0] - scaled[1]
             squares += [off[i : i + BOX, j : j + BOX] ** 2 for i, j in boxes]
@@ -294,28 +303,27 @@ def test_the_validation_scores_are_those_of_the_filled_pairs(project):
 
 
 def test_the_validation_pairs_are_listed_with_their_twins_and_no_pair_is_its_own(project):
-    fills, table = held_out(project), pd.read_csv(project / paths.TWINS, keep_default_na=False)
-    pairs, table = read_index(project / paths.INDEX).loc[fills["pairs"]], table[table["split"] == "train"]
+    fills, table = validation_fills(project), pd.read_csv(project / paths.TWINS, keep_default_na=False)
+    pairs, table = validation_rows(project), table[table["split"] == "validation"]
     assert table[["class", "filename"]].to_numpy().tolist() == pairs[["class", "filename"]].to_numpy().tolist()
     assert (table["twin"] != table["class"] + "/" + table["filename"]).all()
-    assert table["missing"].tolist() == hole_mask(boxes_of(pairs)).sum(axis=(1, 2)).tolist()
+    assert table["hole"].tolist() == hole_mask(boxes_of(pairs)).sum(axis=(1, 2)).tolist()
     unlike = (fills["submission"] != fills["blend"]).any(axis=(1, 2, 3, 4))
     assert (unlike <= (table["filled"] > 0).to_numpy()).all()
-    share = table["filled"].sum() / table["missing"].sum()
+    share = table["filled"].sum() / table["hole"].sum()
     assert scores(project)["filled_from_twins"]["validation"] == pytest.approx(share)
 
 
 def share_of_least_error(fill: np.ndarray, other: np.ndarray, truth: np.ndarray) -> float:
-    """Of the first of two fills in their mean, in closed form; 0 where there is nothing to fit."""
+    """The weight from 0 to 1 of the first of two fills in their mean, in closed form."""
     off = fill.astype(float) - other
-    return (off * (truth.astype(float) - other)).sum() / max((off**2).sum(), 1)
+    return np.clip((off * (truth.astype(float) - other)).sum() / max((off**2).sum(), 1), 0, 1)
 
 
 def test_fitted_weights_are_those_of_least_error_and_no_pair_is_scored_with_its_own(project):
-    fills = held_out(project)
-    pairs = read_index(project / paths.INDEX).loc[fills["pairs"]]
-    whole = read_images(target_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
-    one, other, truth = fills["pix2pix"], fills["residual"], cut(whole, boxes_of(pairs))
+    fills, pairs = validation_fills(project), validation_rows(project)
+    targets = read_images(target_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
+    one, other, truth = fills["pix2pix"], fills["residual"], cut(targets, boxes_of(pairs))
     weights = json.loads((project / paths.BLEND).read_text(encoding="utf-8"))
     assert list(weights) == SYSTEMS and sum(weights.values()) == pytest.approx(1)
     assert weights["pix2pix"] == pytest.approx(share_of_least_error(one, other, truth), abs=1e-9)
@@ -331,7 +339,7 @@ def predicted(folder: Path, run_stage, **settings) -> tuple[dict[str, np.ndarray
     set_params(folder, "predict", twins=False, **settings)
     done = run_stage("predict", folder)
     assert done.returncode == 0, done.stderr
-    return held_out(folder), read_images(sorted((folder / paths.FILLED).iterdir()))
+    return validation_fills(folder), read_images(sorted((folder / paths.FILLED).iterdir()))
 
 
 def test_given_weights_blend_the_systems(scratch, run_stage):
@@ -354,8 +362,8 @@ def test_one_system_alone_trains_nothing_again_and_is_the_submission(scratch, pr
     assert stages_run(run(scratch, "dvc", "repro").stdout) == ["predict", "write", "evaluate"]
     for folder in (paths.MODELS, paths.CURVES):
         assert [path.name for path in (scratch / folder).iterdir()] == ["residual"]
-    fills = held_out(scratch)
-    assert (fills["submission"] == held_out(project)["residual"]).all()
+    fills = validation_fills(scratch)
+    assert (fills["submission"] == validation_fills(project)["residual"]).all()
     assert json.loads((scratch / paths.BLEND).read_text(encoding="utf-8")) == {"residual": 1}
     assert "up to date" in run(scratch, "dvc", "status").stdout
     found = scores(scratch)["validation"]
@@ -377,7 +385,7 @@ def test_an_experiment_overrides_single_settings(scratch, project, run):
     output = run(scratch, "dvc", "exp", "run", "-S", "systems=[residual]", "-S", "residual.steps=3").stdout
     assert stages_run(output) == ["train@residual", "predict", "write", "evaluate"]
     card = json.loads((scratch / paths.MODELS / "residual" / "card.json").read_text(encoding="utf-8"))
-    assert card["last"]["step"] == 3 and held_out(scratch).keys() == {"pairs", "residual", "blend", "submission"}
+    assert card["last"]["step"] == 3 and validation_fills(scratch).keys() == {"residual", "blend", "submission"}
     # back to both: what was trained and filled with these settings before comes back
     run(scratch, "git", "checkout", "--quiet", "--", str(paths.PARAMS))
     assert set(stages_run(run(scratch, "dvc", "repro").stdout)) <= {"evaluate"}
@@ -391,16 +399,12 @@ def test_another_setting_of_one_system_leaves_the_other_alone(scratch, run):
     assert stages_run(run(scratch, "dvc", "repro", "train").stdout) == ["train@residual"]
 
 
-def test_the_report_has_the_scores_of_the_metrics(project):
+def test_the_page_has_the_scores_of_the_metrics(project):
     page = (project / paths.PAGE).read_text(encoding="utf-8")
     assert all(
         f"{value['all']:.4f}" in page for fills in list(scores(project).values())[:2] for value in fills.values()
     )
-    assert f'src="{paths.SHEET.name}"' in page and read_png(project / paths.SHEET).std() > 10
-
-
-def read_png(path: Path) -> np.ndarray:
-    return cv2.imread(str(path))
+    assert f'src="{paths.SHEET.name}"' in page and cv2.imread(str(project / paths.SHEET)).std() > 10
 
 
 def test_a_second_run_runs_nothing(project, run):
@@ -490,7 +494,7 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
     assert kept and max(kept) < steps and not (folder / paths.MODELS / system).exists()
 
     output = run(folder, "dvc", "repro").stdout
-    assert f"going on from step {max(kept)}" in output
+    assert f"resuming after step {max(kept)}" in output
     assert stages_run(output) == STAGES[2:]
     for name in (paths.SUBMISSION, paths.METRICS, *CURVES, paths.PAGE, Path("dvc.lock")):
         assert sha256(folder / name) == sha256(project / name), name
@@ -514,3 +518,52 @@ def test_compare_shows_the_systems_of_the_run_side_by_side(scratch, run, test_ro
     assert f"({paths.COMPARISON_SHEET.name})" in page
     picture = cv2.imread(str(scratch / paths.COMPARISON_SHEET))
     assert picture.shape[1] > 4 * 100 and len(np.unique(picture)) > 100
+
+
+def edit(folder: Path, *modules: str) -> None:
+    """Change these modules' bytes, but not what they do."""
+    for module in modules:
+        with (folder / "pipeline" / module).open("a", encoding="utf-8") as file:
+            file.write("\n# another comment\n")
+
+
+def test_an_edit_reruns_the_stages_whose_outputs_it_can_change_and_no_other(scratch, run):
+    commit(scratch, run)
+    (scratch / "pipeline" / "systems" / "residual" / "__pycache__").mkdir(exist_ok=True)
+    (scratch / "pipeline" / "systems" / "residual" / "__pycache__" / "network.pyc").write_bytes(b"compiled")
+    edit(scratch, "base/progress.py", "params.py", "paths.py", "upload.py", "kaggle/ledger.py")
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == []
+    edit(scratch, "systems/cyclegan/savedmodel.py", "systems/__init__.py")
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == ["predict"]
+    edit(scratch, "systems/residual/network.py")
+    assert stages_run(run(scratch, "dvc", "repro").stdout) == ["train@residual", "predict"]
+
+
+def test_a_stopped_training_resumes_after_an_edit_that_cannot_change_it(scratch, run, environment):
+    set_params(scratch, "residual", steps=200, validate_every=200)
+    process = start(["python", "-m", "pipeline.train", "residual"], scratch, environment)
+    end = time.monotonic() + 200
+    while not list((scratch / paths.WORK).rglob("step-*.npz")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    edit(scratch, "base/progress.py", "params.py", "systems/cyclegan/training.py")
+    assert "train: resuming after step " in run(scratch, "python", "-m", "pipeline.train", "residual").stdout
+
+
+def test_without_validation_pairs_everything_is_trained_on_and_the_last_weights_fill(scratch, run):
+    commit(scratch, run)
+    set_params(scratch, "split", validation_pairs=0)
+    set_params(scratch, "predict", blend={"pix2pix": 0.25, "residual": 0.75})
+    output = run(scratch, "dvc", "repro").stdout
+    assert "no validation pairs were held out" in output and stages_run(output) == ["split", *STAGES[3:]]
+    found = scores(scratch)
+    assert found.keys() == {"test", "filled_from_twins"} and found["filled_from_twins"].keys() == {"test"}
+    for system, steps in zip(SYSTEMS, (STEPS, RESIDUAL_STEPS), strict=True):
+        card = json.loads((scratch / paths.MODELS / system / "card.json").read_text(encoding="utf-8"))
+        assert card["best"] is None and card["last"] == {"step": steps} and list(card["weights"]) == ["last.weights.h5"]
+        assert [path.name for path in (scratch / paths.CURVES / system).iterdir()] == ["losses.csv"]
+    assert "up to date" in run(scratch, "dvc", "status").stdout and (scratch / paths.SHEET).exists()
+    assert "there are no validation pairs" in run(scratch, "python", "-m", "pipeline.compare", check=False).stdout

@@ -9,7 +9,8 @@ import yaml
 from pipeline.params import load_params
 from pipeline.paths import PARAMS
 
-RECIPES = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "defaults")
 
 
 @pytest.fixture
@@ -45,30 +46,30 @@ def test_params_become_the_recipe(home, recipe, name):
     assert not list(home.glob("*.partial"))
 
 
-def test_the_demo_is_the_file_itself(home, recipe):
+def test_the_repositorys_params_are_the_demo_byte_for_byte(home, recipe, repo):
     assert recipe("demo").returncode == 0
-    assert (home / PARAMS).read_bytes() == (home / "recipes" / "demo.yaml").read_bytes()
+    assert (home / PARAMS).read_bytes() == (repo / PARAMS).read_bytes()
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_comments_are_kept(home, recipe, name):
     recipe(name)
     assert len(comments(home / PARAMS)) > 20
-    assert comments(home / PARAMS) == comments(home / "recipes" / "demo.yaml")
+    assert comments(home / PARAMS) == comments(FOLDER / "defaults.yaml")
 
 
-def test_a_recipe_takes_back_what_another_changed(home, recipe):
-    recipe("report", "--archive", "photos.zip")
+def test_a_recipe_takes_back_what_another_changed(home, recipe, repo):
+    recipe("baseline", "--archive", "photos.zip")
     assert load_params(home / PARAMS).pix2pix.steps == 160_000
     recipe("demo")
-    assert (home / PARAMS).read_bytes() == (home / "recipes" / "demo.yaml").read_bytes()
+    assert (home / PARAMS).read_bytes() == (repo / PARAMS).read_bytes()
 
 
 @pytest.mark.parametrize("archive", ["photos.zip", "a folder (1)", "no", "007", "ü #1: x"])
 def test_an_archive_becomes_the_source(home, recipe, archive):
     if archive != "photos.zip":
         (home / archive).mkdir()
-    done = recipe("report", "--archive", archive)
+    done = recipe("baseline", "--archive", archive)
     assert done.returncode == 0, done.stderr
     fetch = load_params(home / PARAMS).fetch
     assert (fetch.source, fetch.archive) == ("archive", archive)
@@ -76,16 +77,17 @@ def test_an_archive_becomes_the_source(home, recipe, archive):
 
 
 def test_without_an_archive_the_source_is_the_recipes(home, recipe):
-    recipe("report")
+    recipe("baseline")
     assert load_params(home / PARAMS).fetch.source == "demo"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("reports",), "there is no recipe 'reports'; there are all, best, cyclegan, demo, "),
+        (("reports",), "there is no recipe 'reports'; there are all, baseline, best, cyclegan, demo, "),
         (("../recipes/demo",), "there is no recipe '../recipes/demo'"),
         (("",), "there is no recipe ''"),
+        (("defaults",), "there is no recipe 'defaults'"),
         (("demo", "--archive", "gone.zip"), "gone.zip: no such archive"),
         (("nothing", "--archive", "photos.zip"), "there is no recipe 'nothing'"),
     ],

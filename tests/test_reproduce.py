@@ -1,7 +1,9 @@
-"""What `python -m pipeline.reproduce` says of two submissions, and of a tag it does not know."""
+"""The verdicts and messages of `python -m pipeline.reproduce`."""
 
 import platform
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,13 @@ from pipeline.base.files import sha256
 from pipeline.competition import submission
 from pipeline.competition.index import COLUMNS
 from pipeline.reproduce import (
+    Made,
+    compare_rounding,
     compare_versions,
     find_commit,
+    first_difference,
     judge,
     local_score,
-    parting,
     read_outputs,
     set_precision,
 )
@@ -31,70 +35,73 @@ BOXES = [58, 27, 100, 60]
 
 
 def write(path, name, value):
-    """A submission of one image, flat but for its first box's first row."""
-    path.parent.mkdir(exist_ok=True, parents=True)
+    """A submission of one image: 0.5, and `value` in the first row of its first box."""
     values = np.full((2, 75, 75, 3), 0.5)
     values[0, 0] = value
     submission.write(path, [name], np.array(BOXES).reshape(1, 2, 2), [values])
 
 
 @pytest.fixture
-def tree(tmp_path):
-    """A worktree in which the submission was made again."""
-    write(tmp_path / "tree" / paths.SUBMISSION, "a.jpeg", 0.5)
-    index = tmp_path / "tree" / paths.INDEX
-    index.parent.mkdir()
+def now(tmp_path) -> Made:
+    """The submission that was made again, with its data/index.csv."""
+    write(tmp_path / "now.csv", "a.jpeg", 0.5)
     row = {"split": "test", "class": "", "filename": "a.jpeg", "group": 0}
     row |= dict(zip([name for name in COLUMNS if name.startswith("box")], BOXES, strict=True))
-    pd.DataFrame([row])[COLUMNS].to_csv(index, index=False)
-    return tmp_path / "tree"
+    pd.DataFrame([row])[COLUMNS].to_csv(tmp_path / "index.csv", index=False)
+    return Made(NOW, tmp_path / "now.csv", sha256(tmp_path / "now.csv"))
 
 
 @pytest.fixture
-def old(tmp_path):
-    """The tag's submission, 0.3 away in a 150th of its rows."""
+def then(tmp_path) -> Made:
+    """The tag's submission, which differs by 0.3 in a 150th of its rows."""
     write(tmp_path / "old.csv", "a.jpeg", 0.2)
-    return tmp_path / "old.csv"
+    return Made(THEN, tmp_path / "old.csv", sha256(tmp_path / "old.csv"))
 
 
-def test_the_same_bytes_are_identical(tree, old):
-    same, verdict = judge(sha256(tree / CSV), THEN, NOW, tree, old, 0)
-    assert same and verdict.startswith("identical") and "sha256" in verdict
+def verdict_of(then: Made, now: Made, tolerance: float = 1) -> tuple[bool, str]:
+    return judge(then, now, now.csv.with_name("index.csv"), tolerance)
 
 
-def test_where_nothing_was_uploaded_the_lock_decides(tree, old):
-    same, verdict = judge(None, THEN, THEN, tree, old, 0)
-    assert same and verdict.startswith("identical") and "md5" in verdict
+def test_the_same_bytes_are_identical(then, now):
+    assert verdict_of(replace(then, sha256=now.sha256), now) == (True, "identical, by the sha256 in the ledger")
+
+
+def test_without_an_upload_the_lock_decides(then, now):
+    assert verdict_of(replace(then, sha256=None), replace(now, outputs=THEN)) == (
+        True,
+        "identical, by the md5 in its dvc.lock",
+    )
 
 
 @pytest.mark.parametrize(("tolerance", "expected"), [(0.025, True), (0.024, False)])
-def test_within_the_tolerance_it_is_the_same_and_the_stage_is_named(tree, old, tolerance, expected):
+def test_within_the_tolerance_it_is_the_same_and_the_stage_is_named(then, now, tolerance, expected):
     """The RMSE is 0.3 / sqrt(150) = 0.024495."""
-    same, verdict = judge(sha256(old), THEN, NOW, tree, old, tolerance)
+    same, verdict = verdict_of(then, now, tolerance)
     assert same is expected
     assert verdict.startswith("same" if expected else "different")
     assert "0.02449" in verdict and "0.30000" in verdict and "stage train on (data/model)" in verdict
 
 
-def test_without_the_old_file_only_the_stage_is_told(tree, tmp_path):
-    same, verdict = judge("0" * 64, THEN, NOW, tree, tmp_path / "none.csv", 1)
-    assert not same and "no cache or remote" in verdict and "train" in verdict
+@pytest.mark.parametrize("change", [{"csv": Path("none.csv")}, {"sha256": "0" * 64}])
+def test_without_the_uploaded_csv_only_the_stage_is_named(then, now, change):
+    same, verdict = verdict_of(replace(then, **change), now)
+    assert not same and "in no cache or remote" in verdict and "train" in verdict
 
 
-def test_a_ledger_that_names_another_file_than_the_lock_is_told(tree, old):
-    same, verdict = judge("0" * 64, THEN, THEN, tree, old, 1)
-    assert not same and "another CSV was uploaded" in verdict
+def test_an_upload_that_is_not_the_csv_in_the_lock_is_reported(then, now):
+    same, verdict = verdict_of(replace(then, sha256="0" * 64), replace(now, outputs=THEN))
+    assert not same and "another one was uploaded" in verdict
 
 
-def test_rows_of_other_images_are_different(tree, old):
-    write(old, "b.jpeg", 0.5)
-    same, verdict = judge(sha256(old), THEN, NOW, tree, old, 1)
+def test_rows_of_other_images_are_different(then, now):
+    write(then.csv, "b.jpeg", 0.5)
+    same, verdict = verdict_of(replace(then, sha256=sha256(then.csv)), now)
     assert not same and "not of the same test images" in verdict
 
 
-def test_the_first_stage_whose_outputs_part_is_named():
-    assert parting(THEN, THEN) == ""
-    assert "stage write" in parting(THEN, {**THEN, "write": NOW["write"]})
+def test_the_first_stage_with_other_outputs_is_named():
+    assert first_difference(THEN, THEN) == ""
+    assert "stage write" in first_difference(THEN, {**THEN, "write": NOW["write"]})
 
 
 @pytest.mark.parametrize("text", ["a: [", "stages: 1", "stages: {train: {outs: [{path: x}]}}", "- 1"])
@@ -103,7 +110,7 @@ def test_a_damaged_lock_is_named(text):
         read_outputs(text, "dvc.lock of v1")
 
 
-def test_an_unknown_tag_is_told_with_the_nearest(tmp_path, monkeypatch):
+def test_an_unknown_tag_is_reported_with_the_most_similar(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "--quiet"], check=True)
@@ -111,12 +118,12 @@ def test_an_unknown_tag_is_told_with_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="no tag yet"):
         find_commit("score-0.2")
     subprocess.run([*git, "tag", "score-0.16714"], check=True)
-    with pytest.raises(BadInput, match=r"nearest: score-0\.16714"):
+    with pytest.raises(BadInput, match=r"most similar: score-0\.16714"):
         find_commit("score-0.2")
     assert len(find_commit("score-0.16714")) == 40
 
 
-def test_versions_that_differ_are_named_and_those_alone():
+def test_only_versions_that_differ_are_named():
     here = {"python": platform.python_version(), "libraries": library_versions()}
     assert compare_versions(here) == "made with the versions of Python and the libraries in use here"
     other = {"python": "3.9.1", "libraries": {**here["libraries"], "keras": "2.0.0", "no-such-library": "1.0"}}
@@ -126,7 +133,14 @@ def test_versions_that_differ_are_named_and_those_alone():
     )
 
 
-def test_from_scratch_the_precision_is_the_one_the_model_was_trained_in(tmp_path, capsys):
+def test_only_rounding_settings_that_differ_are_named():
+    card = {"settings": {"precision": "float32", "threads": 2, "steps": 5}}
+    other = {"settings": {"precision": "float32", "threads": 4, "steps": 6}}
+    assert compare_rounding(card, other) == ["train.threads was 2, here it is 4"]
+    assert compare_rounding(None, other) == []
+
+
+def test_from_scratch_the_precision_is_that_of_the_tags_model(tmp_path, capsys):
     path = tmp_path / paths.PARAMS
     params = {"recipe": "demo", "train": {"precision": "mixed_bfloat16", "steps": 3}}
     text = yaml.safe_dump(params)
@@ -141,5 +155,5 @@ def test_from_scratch_the_precision_is_the_one_the_model_was_trained_in(tmp_path
 
 
 @pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"submission": {"all": "high"}}}'])
-def test_a_score_that_is_not_there_is_unknown(metrics):
+def test_a_missing_score_is_unknown(metrics):
     assert local_score(metrics) == "unknown"

@@ -2,31 +2,31 @@
 
 import ast
 import configparser
+import inspect
 import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
-from pipeline import paths
-from pipeline.params import Params, System
+from pipeline import paths, systems
+from pipeline.base.errors import BadInput
+from pipeline.params import SYSTEMS, Params
+from pipeline.systems.card import NO_OUTPUT_FOLDER, can_change_output
 
 REPO = Path(__file__).resolve().parents[1]
-STAGES = ("fetch", "augment", "train", "predict", "write", "evaluate")
+STAGES = ("fetch", "split", "augment", "train", "predict", "write", "evaluate")
+COMMANDS = ("upload", "leaderboard", "reproduce", "compare", "recipe")
 MODULES = {
-    ".".join(path.relative_to(REPO).with_suffix("").parts): path
+    ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((REPO / "pipeline").rglob("*.py"))
-    if path.name != "__init__.py"
 }
 DVC = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))
-SYSTEMS = get_args(System)
-SHARED = {"pipeline.systems.shared.unet"}  # of the models' files: what several systems use
-ITEM = "${item}"  # in dvc.yaml: a system, as train has one stage for each
-NOT_DATA = {
+ITEM = "${item}"  # in dvc.yaml: a system, because train has one stage for each
+NOT_MADE = {
     "PARAMS",
     "RECIPES",
     "LEDGER",
@@ -34,7 +34,8 @@ NOT_DATA = {
     "TIMES",
     "COMPARISON",
     "COMPARISON_SHEET",
-}  # of the names in paths: what no stage makes
+}  # paths that no stage makes
+WITHOUT_TENSORFLOW = ("base", "competition", "fills", "twins", "archive", "demo", "kaggle", "history", "report")
 
 
 @cache
@@ -55,14 +56,14 @@ def imported_names(node: ast.AST) -> set[str]:
 
 
 def imports(module: str) -> set[str]:
-    """The modules of ours that a module imports."""
-    return imported_names(tree(module)) & set(MODULES)
+    """The modules of ours that a module imports, empty packages left out."""
+    return {name for name in imported_names(tree(module)) & set(MODULES) if tree(name).body} - {"pipeline"}
 
 
-def needed_by(module: str) -> set[str]:
-    """A module and all that it imports, directly or through others."""
+def needed_by(*modules: str) -> set[str]:
+    """These modules and all that they import, directly or through others."""
     found: set[str] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         if (name := waiting.pop()) not in found:
             found.add(name)
@@ -73,6 +74,11 @@ def needed_by(module: str) -> set[str]:
 def part(module: str) -> str:
     """The folder below pipeline that a module stands in, or the module's own name."""
     return module.split(".")[1]
+
+
+def system_of(module: str) -> str | None:
+    """The system in whose folder a module stands."""
+    return next((name for name in SYSTEMS if f"{module}.".startswith(f"pipeline.systems.{name}.")), None)
 
 
 def paths_used(node: ast.AST) -> set[str]:
@@ -92,18 +98,16 @@ def made_by(stage: str) -> set[str]:
 
 
 def entry_of(stage: str) -> dict:
-    """What dvc.yaml says of a stage."""
+    """The entry of a stage in dvc.yaml."""
     entry = DVC["stages"][stage]
     return entry["do"] if stage == "train" else entry
 
 
-def modules_of(stage: str) -> set[str]:
-    """What a stage runs: its script's modules and, of the systems, which are imported by name, what all of them use."""
-    needed = needed_by(f"pipeline.{stage}")
-    if stage == "train":
-        needed = needed.union(*(needed_by(f"pipeline.systems.{system}") for system in SYSTEMS))
-        needed = {module for module in needed if part(module) not in ("systems", "models") or module in SHARED}
-    return needed
+def modules_of(stage: str, system: str = "residual") -> set[str]:
+    """The modules a stage runs that can change its outputs. It imports systems by name: train one, predict all."""
+    own = {"train": {system}, "predict": set(SYSTEMS)}.get(stage, set())
+    roots = [name for name in MODULES if system_of(name) in own and (stage == "train" or name.endswith(".network"))]
+    return {name for name in needed_by(f"pipeline.{stage}", *roots) if can_change_output(name)}
 
 
 def listed(stage: str, kind: str) -> dict[str, dict]:
@@ -114,22 +118,24 @@ def listed(stage: str, kind: str) -> dict[str, dict]:
     return result
 
 
+def code_deps(stage: str, system: str = "residual") -> list[Path]:
+    """The files and folders of code that a stage depends on."""
+    return [Path(dep.replace(ITEM, system)) for dep in listed(stage, "deps") if dep.startswith("pipeline/")]
+
+
 def outputs(stage: str) -> dict[str, dict]:
     return listed(stage, "outs") | listed(stage, "metrics") | listed(stage, "plots")
 
 
 def sections_read(stage: str) -> set[str]:
     """The top-level keys of params.yaml that a stage's script reads."""
-    known = set(Params.model_fields)
-    found = set()
-    for node in ast.walk(tree(f"pipeline.{stage}")):
-        if isinstance(node, ast.Attribute) and node.attr in known:
-            owner = node.value
-            if isinstance(owner, ast.Name) and owner.id == "params":
-                found.add(node.attr)
-            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "load_params":
-                found.add(node.attr)
-    return found
+    return {
+        node.attr
+        for node in ast.walk(tree(f"pipeline.{stage}"))
+        if isinstance(node, ast.Attribute) and node.attr in Params.model_fields
+        if (isinstance(node.value, ast.Name) and node.value.id == "params")
+        or (isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "load_params")
+    }
 
 
 def test_there_is_one_stage_for_each_script_that_dvc_runs():
@@ -139,39 +145,29 @@ def test_there_is_one_stage_for_each_script_that_dvc_runs():
         assert entry_of(name)["cmd"] == f"python -m pipeline.{name}" + (f" {ITEM}" if name == "train" else "")
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_a_system_has_its_settings_its_model_and_its_training_and_needs_no_other_ones(system):
-    assert system in Params.model_fields
-    needed = needed_by(f"pipeline.systems.{system}")
-    own = {module for module in needed if part(module) in ("systems", "models")} - SHARED
-    assert own == {f"pipeline.systems.{system}", f"pipeline.models.{system}"}
-
-
-def test_every_system_can_be_loaded_and_nothing_else():
-    statements = tree("pipeline.systems.trained").body
-    (value,) = [node.value for node in statements if isinstance(node, ast.Assign) and node.targets[0].id == "MODELS"]
-    assert [key.value for key in value.keys] == [name.id for name in value.values] == list(SYSTEMS)
-    shared = {module.rpartition(".")[2] for module in SHARED}
-    for folder, others in (("systems", set()), ("models", shared)):
-        assert {path.stem for path in (REPO / "pipeline" / folder).glob("[!_]*.py")} == set(SYSTEMS) | others
-
-
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_deps_are_the_modules_it_imports(stage):
-    files = {MODULES[module].relative_to(REPO).as_posix() for module in modules_of(stage)}
-    if stage == "train":
-        files |= {f"pipeline/{folder}/{ITEM}.py" for folder in ("systems", "models")}
-    assert {dep for dep in listed(stage, "deps") if dep.endswith(".py")} == files
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_stage_lists_the_code_that_can_change_its_outputs_and_no_other(stage, system):
+    files = {MODULES[name].relative_to(REPO) for name in modules_of(stage, system)}
+    deps = code_deps(stage, system)
+    assert all((REPO / dep).exists() for dep in deps)
+    # Of a system's folder, and of what several systems share, each part counts for all that use any of it.
+    assert [file for file in files if not any(file.is_relative_to(dep) for dep in deps)] == []
+    unused = [dep for dep in deps if not any(file.is_relative_to(dep) for file in files)]
+    assert unused in ([], [Path("pipeline/systems/shared")])
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_data_deps_are_the_paths_its_script_reads(stage):
-    scripts = [f"pipeline.{stage}", *(f"pipeline.systems.{system}" for system in SYSTEMS if stage == "train")]
-    read = set().union(*(paths_used(tree(script)) for script in scripts)) - made_by(stage) - NOT_DATA
-    expected = {getattr(paths, name).as_posix() for name in read}
-    if stage == "fetch":
-        expected.add("${fetch.archive}")
-    assert {dep for dep in listed(stage, "deps") if not dep.endswith(".py")} == expected
+    roots = [f"pipeline.{stage}"]
+    if stage == "train":
+        roots += [name for name in MODULES if system_of(name)] + ["pipeline.systems.shared.adversarial"]
+        roots += ["pipeline.training.batches"]
+    read = set().union(*(paths_used(tree(root)) for root in roots)) - made_by(stage) - NOT_MADE
+    expected = {getattr(paths, name).as_posix() for name in read} | (
+        {"${fetch.archive}"} if stage == "fetch" else set()
+    )
+    assert {dep for dep in listed(stage, "deps") if not dep.startswith("pipeline/")} == expected
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -183,28 +179,24 @@ def test_a_stages_outs_are_the_paths_its_script_makes(stage):
 def test_every_path_is_made_by_one_stage():
     made = [out.removesuffix(f"/{ITEM}") for stage in STAGES for out in outputs(stage)]
     assert sorted(made) == sorted(
-        value.as_posix() for name, value in vars(paths).items() if name.isupper() and name not in NOT_DATA
+        value.as_posix() for name, value in vars(paths).items() if name.isupper() and name not in NOT_MADE
     )
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_params_are_whole_sections_and_all_that_its_script_reads(stage):
-    params = entry_of(stage)["params"]
     own = {ITEM} if stage == "train" else set()
-    assert all(isinstance(name, str) and name in Params.model_fields for name in set(params) - own)
-    assert sections_read(stage) and set(params) == sections_read(stage) | own
+    assert sections_read(stage) and set(entry_of(stage)["params"]) == sections_read(stage) | own
 
 
 def test_what_git_keeps_is_small_and_all_else_is_dvcs():
     uncached = {out for stage in STAGES for out, options in outputs(stage).items() if options.get("cache") is False}
-    small = (paths.METRICS, paths.CURVES / ITEM, paths.SHEET, paths.PAGE)
-    assert uncached == {path.as_posix() for path in small}
+    assert uncached == {path.as_posix() for path in (paths.METRICS, paths.CURVES / ITEM, paths.SHEET, paths.PAGE)}
 
 
 def test_dvc_keeps_the_runs_of_the_training():
     """It keeps no run, and restores none, of a stage with an uncached out that is no metric and no plot."""
-    uncached = {out for out, options in listed("train", "outs").items() if options.get("cache") is False}
-    assert not uncached
+    assert not [out for out, options in listed("train", "outs").items() if options.get("cache") is False]
 
 
 def test_no_out_persists():
@@ -218,78 +210,107 @@ def test_the_plots_in_dvc_yaml_are_of_outs():
     assert sources <= {out for stage in STAGES for out in outputs(stage)}
 
 
-def test_dvc_tells_nobody():
+def test_dvc_sends_nothing():
     config = configparser.ConfigParser()
     config.read(REPO / ".dvc" / "config")
-    core = {key: value for name, section in config.items() if name.strip() == "core" for key, value in section.items()}
-    assert core["analytics"] == "false" and core["check_update"] == "false"
+    assert config["core"]["analytics"] == config["core"]["check_update"] == "false"
 
 
+BELOW = {"base", "params", "paths"}
 ALLOWED = {
     "base": {"base"},
     "paths": set(),
     "params": {"base", "paths"},
     "competition": {"competition", "base"},
-    "models": {"models", "fills", "competition", "base", "paths"},
-    "fills": {"fills", "base"},  # and of the competition OF_THE_COMPETITION
-    "training": {"training", "models", "fills", "competition", "base", "params", "paths"},
-    "systems": {"training", "models", "competition", "base", "params", "paths"},
+    "archive": {"archive", "competition", "base"},
+    "demo": {"demo", "competition", "base"},
+    "twins": {"twins", "competition", "base"},
+    "fills": {"fills", "competition", "base"},
+    "kaggle": {"kaggle", "competition", "base", "paths"},
+    "training": {"training", "fills", "competition"} | BELOW,
+    "systems": {"systems", "training", "fills", "competition"} | BELOW,
     "report": {"report", "competition", "base"},
-    "history": {"history", "competition", "base", "paths"},
+    "history": {"history", "base", "paths"},
 }
 
-OF_THE_COMPETITION = {f"pipeline.competition.{name}" for name in ("boxes", "images", "index", "twins")}
 
-
-@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in ALLOWED])
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "pipeline" and part(module) in ALLOWED])
 def test_what_stands_below_the_stages_imports_only_what_it_may(module):
-    others = imports(module)
-    if part(module) == "fills":
-        others -= OF_THE_COMPETITION
-    assert {part(other) for other in others} <= ALLOWED[part(module)]
+    assert {part(other) for other in imports(module)} <= ALLOWED[part(module)]
 
 
 def test_every_folder_has_its_rule():
-    folders = {part(module) for module in MODULES if module.count(".") > 1}
-    assert folders <= set(ALLOWED)
+    assert {part(module) for module in MODULES if module.count(".") > 1} <= set(ALLOWED)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stages_do_not_import_each_other(stage):
-    others = {f"pipeline.{name}" for name in STAGES} - {f"pipeline.{stage}"}
-    assert not needed_by(f"pipeline.{stage}") & others
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("pipeline.systems.")])
+def test_a_system_imports_no_other_and_what_several_share_imports_none(module):
+    found = {system_of(other) for other in imports(module)} - {None, system_of(module)}
+    assert not found
+    assert system_of(module) or module.count(".") == 2 or module.startswith("pipeline.systems.shared")
 
 
-@pytest.mark.parametrize(
-    "command", [name for name in MODULES if part(name) in ("upload", "leaderboard", "reproduce", "compare")]
-)
-def test_commands_import_no_stage(command):
-    assert not needed_by(command) & {f"pipeline.{name}" for name in STAGES}
+@pytest.mark.parametrize("script", STAGES + COMMANDS)
+def test_no_stage_and_no_command_imports_a_stage_or_a_command(script):
+    assert not needed_by(f"pipeline.{script}") & {f"pipeline.{name}" for name in STAGES + COMMANDS if name != script}
+
+
+def test_every_system_is_a_folder_with_the_two_modules_of_the_contract():
+    folders = {path.name for path in (REPO / "pipeline" / "systems").iterdir() if (path / "__init__.py").exists()}
+    assert folders == {*SYSTEMS, "shared"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("contract", [systems.Network, systems.Training])
+def test_every_system_keeps_the_contract(system, contract):
+    try:
+        module = (systems.load_network if contract is systems.Network else systems.load_training)(system)
+    except BadInput as error:
+        pytest.skip(str(error))  # without PyTorch
+    for name, member in inspect.getmembers(contract, inspect.isfunction):
+        if not name.startswith("_"):
+            function = getattr(module, name)
+            _, *expected = inspect.signature(member).parameters
+            own = inspect.signature(function).parameters
+            assert list(own)[: len(expected)] == expected and function.__doc__
+            assert all(own[other].default is not inspect.Parameter.empty for other in list(own)[len(expected) :])
+    assert contract is systems.Training or type(module.INPUT_VERSION) is int
+
+
+def test_the_stages_use_nothing_else_of_a_system():
+    contract = {name for kind in (systems.Network, systems.Training) for name in vars(kind)} | {"INPUT_VERSION"}
+    for stage in ("train", "predict"):
+        uses = [node for node in ast.walk(tree(f"pipeline.{stage}")) if isinstance(node, ast.Attribute)]
+        loaded = [
+            node for node in uses if isinstance(node.value, ast.Name) and node.value.id in ("network", "training")
+        ]
+        assert {node.attr for node in loaded} <= contract
+        assert not [name for name in imports(f"pipeline.{stage}") if system_of(name)]
+
+
+def test_code_that_cannot_change_an_output_is_no_dependency():
+    for stage in STAGES:
+        for dep in code_deps(stage):
+            assert can_change_output(".".join(dep.with_suffix("").parts)) or dep == Path("pipeline/systems")
+            assert not dep.is_relative_to(NO_OUTPUT_FOLDER.replace(".", "/"))
 
 
 def test_nothing_but_its_own_file_imports_kaggle_and_that_only_inside_functions():
-    users = {
-        module
-        for module in MODULES
-        if any(name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(tree(module)))
-    }
-    assert users == {"pipeline.kaggle.client"}
-    top = [node for node in ast.walk(tree("pipeline.kaggle.client")) if isinstance(node, ast.FunctionDef)]
-    inside = [statement for node in top for statement in ast.walk(node)]
-    for node in ast.walk(tree("pipeline.kaggle.client")):
-        if isinstance(node, ast.Import | ast.ImportFrom) and any(
-            name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(node)
-        ):
-            assert node in inside
+    def uses_it(node: ast.AST) -> bool:
+        return any(name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(node))
+
+    assert [module for module in MODULES if uses_it(tree(module))] == ["pipeline.kaggle.client"]
+    body = tree("pipeline.kaggle.client").body
+    assert not [node for node in body if isinstance(node, ast.Import | ast.ImportFrom) and uses_it(node)]
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in ("competition", "base", "fills")])
-def test_the_competition_and_the_fills_name_no_tensorflow(module):
+@pytest.mark.parametrize("module", [module for module in MODULES if part(f"{module}.") in WITHOUT_TENSORFLOW])
+def test_what_needs_no_tensorflow_names_none(module):
     assert not {name.split(".")[0] for name in imported_names(tree(module))} & {"tensorflow", "keras", "torch", "jax"}
 
 
-def test_the_competition_loads_no_tensorflow_and_no_kaggle_client():
-    modules = [module for module in MODULES if part(module) in ("competition", "base", "fills")]
+def test_what_needs_no_tensorflow_loads_none_and_no_kaggle_client():
+    modules = [module for module in MODULES if part(f"{module}.") in WITHOUT_TENSORFLOW]
     code = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""What a model carries with it: the settings, code, libraries and data it came from. prediction reads them."""
+"""The card of a model: the settings, code, libraries and data it was made from. And how long its training took."""
 
 import hashlib
 import importlib.metadata
@@ -12,13 +12,16 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing, sha256
 
 CARD = "card.json"
-NEEDED = {"model", "settings", "normalisation", "weights", "parameters", "devices", "validation"}
+NEEDED = {"model", "settings", "weights", "parameters", "devices"}  # by every reader; cards of all versions have them
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
-EXTRA = ("torch", "diffusers", "transformers", "peft")  # where they are used
+EXTRA = ("torch", "diffusers", "transformers", "peft")  # named if they are loaded
+# Code that cannot change what a stage writes: in no list of dvc.yaml, and not part of a checkpoint's key.
+NO_OUTPUT = ("pipeline", "pipeline.params", "pipeline.paths", "pipeline.systems")
+NO_OUTPUT_FOLDER = "pipeline.base"
 
 
 def write_card(folder: Path, **facts: Any) -> None:
-    """Write a model's card: the facts given, the weights' checksums, the versions of the code and of the libraries."""
+    """Write a model's card: these facts, the weights' checksums, the versions of the code and of the libraries."""
     weights = {path.name: sha256(path) for path in sorted(folder.glob("*.weights.h5"))}
     versions = {"code": code_version(), "python": platform.python_version(), "libraries": library_versions()}
     card = {**facts, "weights": weights, **versions}
@@ -26,57 +29,57 @@ def write_card(folder: Path, **facts: Any) -> None:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """A model's card. Raises BadInput where there is none or it is damaged."""
+    """A model's card. Raises BadInput if it is missing or damaged."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if missing := NEEDED - set(card):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except FileNotFoundError:
-        raise BadInput(f"{folder / CARD} is missing; `dvc repro train` makes it") from None
+        raise BadInput(f"{folder / CARD} is missing; `dvc repro train` writes it") from None
     except (ValueError, TypeError) as error:
         raise BadInput(
-            f"{folder / CARD} is damaged ({error}); `dvc checkout` or `dvc repro train` brings it back"
+            f"{folder / CARD} is damaged ({error}); `dvc checkout` or `dvc repro train` restores it"
         ) from None
     return card
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that a model's numbers depend on; of an extra, where it is loaded."""
+    """The installed versions of the libraries that a model's numbers depend on."""
     used = [*LIBRARIES, *(name for name in EXTRA if name in sys.modules)]
     return {name: importlib.metadata.version(name) for name in used}
 
 
 def code_version() -> str:
-    """sha256 over the source of every module of ours that is loaded: the code that makes the model."""
-    digest = hashlib.sha256()
+    """sha256 over the source of the loaded modules of ours that can change a model."""
     # By the spec's name: the stage that runs is __main__ in sys.modules.
     found = [spec for module in list(sys.modules.values()) if (spec := getattr(module, "__spec__", None))]
-    specs = {spec.name: spec for spec in found}
-    for name in sorted(name for name in specs if name.partition(".")[0] == "pipeline"):
+    specs = {spec.name: spec for spec in found if spec.name.partition(".")[0] == "pipeline"}
+    digest = hashlib.sha256()
+    for name in sorted(filter(can_change_output, specs)):
         digest.update(name.encode() + b"\0" + Path(specs[name].origin).read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def fingerprint(files: list[Path], facts: dict[str, Any]) -> str:
-    """sha256 over facts and the content of files: the key of everything that depends on just these."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path in files:
-        digest.update(sha256(path).encode())
-    return digest.hexdigest()
+def can_change_output(module: str) -> bool:
+    """Whether a module of ours can change what a stage writes."""
+    return module not in NO_OUTPUT and not f"{module}.".startswith(f"{NO_OUTPUT_FOLDER}.")
 
 
 def note_seconds(folder: Path, card: dict[str, Any], seconds: dict[str, float]) -> None:
-    """Keep the seconds that a model took in steps and in validation, in `folder`."""
-    with replacing(path_of(folder, card)) as path:
+    """Keep the seconds that a training spent in steps and in validation, in `folder`.
+
+    They are not on the card: a model's bytes depend on nothing but inputs, settings and code.
+    """
+    with replacing(times_path(folder, card)) as path:
         path.write_text(json.dumps(seconds) + "\n", encoding="utf-8")
 
 
 def seconds_of(folder: Path, card: dict[str, Any]) -> dict[str, float] | None:
-    """What note_seconds kept of the model with this card; None where it was trained elsewhere."""
-    path = path_of(folder, card)
+    """The seconds that note_seconds kept for the model with this card; None if it was trained elsewhere."""
+    path = times_path(folder, card)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def path_of(folder: Path, card: dict[str, Any]) -> Path:
-    """A file for each model, told from others by the checksum of its last weights."""
+def times_path(folder: Path, card: dict[str, Any]) -> Path:
+    """A file for each model, named after the checksum of its last weights."""
     return folder / f"{card['weights']['last.weights.h5'][:16]}.json"

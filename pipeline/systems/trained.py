@@ -1,52 +1,53 @@
-"""A trained model, ready to fill images as it did when it was trained."""
+"""A trained model, ready to fill images as it did in training."""
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import tensorflow as tf
+from pydantic import ValidationError
 
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
-from pipeline.fills.batched import Fill
+from pipeline.params import Params, SystemSettings
+from pipeline.systems import Fill, load_network
 from pipeline.systems.card import read_card
-from pipeline.systems.cyclegan import network as cyclegan
-from pipeline.systems.diffusion import network as diffusion
-from pipeline.systems.pix2pix import network as pix2pix
-from pipeline.systems.residual import network as residual
-from pipeline.systems.vanilla_gan import network as vanilla_gan
-from pipeline.training.runtime import grow_gpu_memory, usable_precision
-
-MODELS = {
-    "pix2pix": pix2pix,
-    "residual": residual,
-    "vanilla_gan": vanilla_gan,
-    "cyclegan": cyclegan,
-    "diffusion": diffusion,
-}
+from pipeline.training.runtime import grow_gpu_memory, set_threads, usable_precision
 
 
 def load_fill(folder: Path, weights: str) -> Fill:
-    """The function (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2], classes str [n]) -> filled uint8 of the model in
-    `folder`.
+    """The fill (masked uint8 [n, 256, 256, 3], boxes [n, 2, 2], classes str [n]) -> uint8 of the model in `folder`.
 
-    weights is "best" or "last". Network and number of threads are those on the model's card, and so is the precision
-    where this machine has it. Raises BadInput where the card or the weights are missing, damaged or of another
-    network. Must come before any other use of TensorFlow, which fixes its threads then.
+    weights is "best" or "last"; a model trained without validation pairs has the last ones only. Network, settings and
+    number of threads are those on the model's card, and so is the precision if this machine has it.
+    Raises BadInput if the card or the weights are missing, damaged or of another network. Call it before any other use
+    of TensorFlow, which fixes the number of threads.
     """
     card = read_card(folder)
-    model, settings = MODELS[card["model"]], card["settings"]
-    if card["normalisation"] != model.NORMALISATION:
-        raise BadInput(f"{folder} was trained on {card['normalisation']!r}, this code gives {model.NORMALISATION!r}")
+    network = load_network(card["model"])
+    if (version := card.get("input_version")) != network.INPUT_VERSION:
+        raise BadInput(
+            f"{folder} was trained on input version {version}, this code has version {network.INPUT_VERSION}; "
+            "`dvc repro train` trains it again"
+        )
     grow_gpu_memory()
-    tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
-    network = model.build(*(settings[name] for name in model.SHAPE), usable_precision(settings["precision"]))
-    path = folder / f"{weights}.weights.h5"
+    set_threads(card["settings"]["threads"])
+    model = network.build(settings_of(folder, card), usable_precision(card["settings"]["precision"]))
+    path = folder / f"{weights if card['best'] else 'last'}.weights.h5"
     try:
         if sha256(path) != card["weights"][path.name]:
             raise ValueError("its checksum is not the one on the card")
-        network.load_weights(path)
+        model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path} cannot be loaded ({error}); `dvc checkout` or `dvc repro train` restores it") from None
+    return partial(network.fill, model)
+
+
+def settings_of(folder: Path, card: dict[str, Any]) -> SystemSettings:
+    """The system's own settings on a card. Raises BadInput if they are not those that the system has now."""
+    section = Params.model_fields[card["model"]].annotation
+    try:
+        return section.model_validate({name: card["settings"][name] for name in section.model_fields})
+    except (KeyError, ValidationError) as error:
         raise BadInput(
-            f"{path} cannot be loaded ({error}); `dvc checkout` or `dvc repro train` brings it back"
+            f"{folder} has not the settings that {card['model']} has now ({error}); `dvc repro train` trains it again"
         ) from None
-    return partial(model.fill, network)

@@ -1,79 +1,61 @@
-"""From shards to batches: each epoch's order and each image's crop are functions of the seed and the position alone,
-so that training can begin at any step and see what it would have seen."""
+"""From shards to batches: each epoch's order and each image's crop depend on the seed and the position alone.
+
+So training can begin at any step and sees what it would have seen.
+"""
 
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from pipeline import paths
 from pipeline.competition.boxes import BOX, LAST, TURNS
 from pipeline.competition.images import SIZE
+from pipeline.training.data import TrainingData
 from pipeline.training.shards import list_shards, parse
 
-WINDOWS = 2**24  # more than an epoch has windows of `buffer` images, each shuffled by itself
-ALL = tf.distribute.InputContext()  # one device, which takes whole batches
+WINDOWS = 2**24  # more than an epoch has windows of `shuffle_buffer` images, each shuffled by itself
+ONE_DEVICE = tf.distribute.InputContext()
 JITTER = 286  # pixels; each image is enlarged to this and cropped back, as in the pix2pix paper, section 6.2
 
 
-class FromShards(Protocol):
-    """What a system's settings say of how it reads the shards."""
+class ShardSettings(Protocol):
+    """A system's settings for reading the shards."""
 
     batch_size: int
     shuffle_buffer: int
 
 
 def shard_batches(
-    settings: FromShards,
-    _: pd.DataFrame,
-    keep: np.ndarray,
-    seed: int,
+    settings: ShardSettings,
+    data: TrainingData,
     start: int,
-    parts: tf.distribute.InputContext = ALL,
+    context: tf.distribute.InputContext = ONE_DEVICE,
     random_holes: bool = False,
 ) -> tf.data.Dataset:
-    """A system's batches from step `start` on: training_batches of what augment made, which needs no index.
+    """Endless batches (masked, target, hole) from step `start` on.
 
-    Raises BadInput where a shard is missing or damaged.
+    masked and target are float32 [batch_size, 256, 256, 3] in [-1, 1], hole is float32 [batch_size, 256, 256, 1], 1 in
+    the holes, else 0. The holes are the pair's own, or drawn anew each time. With several devices a batch is cut into
+    equal parts; this worker's parts follow each other.
+    Raises BadInput if a shard is missing or damaged, tf.errors.DataLossError if that happens while it is read.
     """
-    shards, records = list_shards(paths.AUGMENTED), int(keep.sum()) * len(TURNS)
-    size, buffer = settings.batch_size, settings.shuffle_buffer
-    return training_batches(shards, keep, records, size, buffer, seed, start, random_holes, parts)
-
-
-def training_batches(
-    shards: list[str],
-    keep: np.ndarray,
-    records: int,
-    batch_size: int,
-    buffer: int,
-    seed: int,
-    start: int = 0,
-    random_holes: bool = False,
-    parts: tf.distribute.InputContext = ALL,
-) -> tf.data.Dataset:
-    """Endless batches (masked, whole, missing) from step `start` on: images float32 [batch_size, 256, 256, 3] in
-    [-1, 1], and float32 [batch_size, 256, 256, 1], 1 where a pixel is missing, else 0.
-
-    keep, bool [rows of the index], says which pairs are trained on; `records` is how many records that leaves. The
-    holes are those of the pair, or drawn anew each time. On several devices a batch is cut into as many equal parts,
-    and these are the parts of the devices here, one after the other.
-    Raises tf.errors.DataLossError on a shard with damaged bytes.
-    """
-    keep = tf.constant(keep)
-    first, skip = divmod(start * batch_size, records)
-    here = range(batch_size)[local_part(batch_size, parts)]
+    shards, batch_size = list_shards(paths.AUGMENTED), settings.batch_size
+    rows = 1 + max(frame.index.max() for frame in (data.pairs, data.masked_only) if len(frame))
+    train_mask = tf.constant(np.isin(np.arange(rows), data.pairs.index))
+    first, skip = divmod(start * batch_size, len(data.pairs) * len(TURNS))
+    local = range(batch_size)[local_part(batch_size, context)]
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         def shuffled(records: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-            # Dataset.shuffle would do, were its order not a function of TensorFlow's global seed too.
-            return tf.random.experimental.stateless_shuffle(records, tf.stack([seed, number * WINDOWS + window]))
+            # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
+            seed = tf.stack([data.seed, number * WINDOWS + window])
+            return tf.random.experimental.stateless_shuffle(records, seed)
 
         return (
             tf.data.TFRecordDataset(shuffled(tf.constant(shards), tf.constant(0, tf.int64)))
-            .filter(lambda record: keep[parse(record)["pair"]])
-            .batch(buffer)
+            .filter(lambda record: train_mask[parse(record)["pair"]])
+            .batch(settings.shuffle_buffer)
             .enumerate(1)
             .flat_map(lambda window, records: tf.data.Dataset.from_tensor_slices(shuffled(records, window)))
         )
@@ -81,46 +63,46 @@ def training_batches(
     return (
         tf.data.Dataset.range(first, np.iinfo(np.int64).max)
         .flat_map(epoch)
-        .skip(skip)  # before decoding: what is skipped costs only its reading
+        .skip(skip)  # before decoding: a skipped record costs only its reading
         .enumerate(start * batch_size)
-        .filter(lambda position, _: position % batch_size >= here.start and position % batch_size < here.stop)
+        .filter(lambda position, _: position % batch_size >= local.start and position % batch_size < local.stop)
         .map(
-            lambda position, record: example(position, parse(record), seed, random_holes),
+            lambda position, record: example(position, parse(record), data.seed, random_holes),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        .batch(batch_size // parts.num_replicas_in_sync, drop_remainder=True)
+        .batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
         .prefetch(2)
     )
 
 
-def local_part(batch_size: int, parts: tf.distribute.InputContext) -> slice:
-    """Which of a batch's examples the devices of this worker take."""
-    count = batch_size // parts.num_input_pipelines
-    return slice(parts.input_pipeline_id * count, (parts.input_pipeline_id + 1) * count)
+def local_part(batch_size: int, context: tf.distribute.InputContext) -> slice:
+    """The part of a batch that this worker's devices take."""
+    count = batch_size // context.num_input_pipelines
+    return slice(context.input_pipeline_id * count, (context.input_pipeline_id + 1) * count)
 
 
 def example(
     position: tf.Tensor, record: dict[str, tf.Tensor], seed: int, random_holes: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One record as training_batches gives it, enlarged to 286 x 286 and cropped at random."""
+    """One record as (masked, target, hole), enlarged to 286 x 286 and cropped at random."""
     draw = tf.stack([tf.cast(seed, tf.int64), position])
     boxes = record["boxes"]
     if random_holes:
         own = tf.random.experimental.stateless_fold_in(draw, 1)  # not the crop's numbers again
         boxes = tf.random.stateless_uniform([2, 2], own, maxval=LAST + 1, dtype=boxes.dtype)
-    # Spelled out since the default method is a faster and coarser one than every other reader's.
-    image = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
-    missing = hole_mask(boxes)[..., None]
-    masked = tf.where(missing, tf.zeros_like(image), image)
-    all_three = tf.concat([masked, image, tf.cast(missing, tf.uint8)], axis=-1)
-    all_three = tf.image.resize(all_three, (JITTER, JITTER), method="nearest")
-    all_three = tf.cast(tf.image.stateless_random_crop(all_three, (SIZE, SIZE, 7), seed=draw), tf.float32)
-    images = all_three[..., :6] / 127.5 - 1.0
-    return images[..., :3], images[..., 3:], all_three[..., 6:]
+    # The default method is faster and coarser than every other reader's.
+    target = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
+    hole = hole_mask(boxes)[..., None]
+    masked = tf.where(hole, tf.zeros_like(target), target)
+    layers = tf.concat([masked, target, tf.cast(hole, tf.uint8)], axis=-1)
+    layers = tf.image.resize(layers, (JITTER, JITTER), method="nearest")
+    layers = tf.cast(tf.image.stateless_random_crop(layers, (SIZE, SIZE, 7), seed=draw), tf.float32)
+    images = layers[..., :6] / 127.5 - 1.0
+    return images[..., :3], images[..., 3:], layers[..., 6:]
 
 
 def hole_mask(boxes: tf.Tensor) -> tf.Tensor:
-    """Which pixels are missing: bool [256, 256] from one image's boxes, int64 [2, 2]."""
+    """The pixels in the boxes of one image: bool [256, 256] from int64 [2, 2]."""
     position = tf.range(SIZE, dtype=boxes.dtype)
     inside = (position >= boxes[..., None]) & (position < boxes[..., None] + BOX)  # [box, axis, 256]
     return tf.reduce_any(inside[:, 0, :, None] & inside[:, 1, None, :], axis=0)

@@ -1,4 +1,4 @@
-"""TFRecord shards: how an image is written into them and parsed again.
+"""TFRecord shards: how an image is written to them and parsed again.
 
 A record holds `image` (the bytes of an encoded file), `boxes` (int64 [4]: row and column of box 1, of box 2) and
 `pair` (the row of data/index.csv that it comes from). TFRecord keeps a checksum with each record; a file beside the
@@ -8,7 +8,7 @@ shards holds those of the whole shards, since nothing in one tells that its last
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from pipeline.base.files import sha256
 
 CHECKSUMS = "checksums.json"  # sha256 of each shard, by its name
 # Forced, since DVC's copy may be a link to the same bytes, and DVC looks at times and sizes before it looks at bytes.
-REMEDY = "`dvc repro -sf augment` makes it anew"
+REMEDY = "`dvc repro -sf augment` writes it again"
 
 
 class Record(NamedTuple):
@@ -37,10 +37,10 @@ FEATURES = {
 }
 
 
-def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int) -> Iterator[Record]:
-    """Append each record to the shard whose number stands before it, in order, yielding it when written.
+def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int) -> None:
+    """Append each record, in order, to the shard of the number before it; then write the shards' checksums.
 
-    The shards' checksums are written when the records end. Raises OSError where the disk takes no more.
+    Raises OSError if the disk is full.
     """
     paths = [folder / f"{shard:03d}-of-{shards:03d}.tfrecord" for shard in range(shards)]
     try:
@@ -48,8 +48,7 @@ def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: in
             writers = [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
             for shard, record in records:
                 writers[shard].write(serialize(record))
-                yield record
-    except tf.errors.OpError as error:  # it tells the system's error in words only
+    except tf.errors.OpError as error:  # it has the system's error only in words
         path, _, reason = error.message.rpartition("; ")
         code = {os.strerror(code): code for code in errno.errorcode}.get(reason, errno.EIO)
         raise OSError(code, reason, path) from None
@@ -58,7 +57,7 @@ def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: in
 
 
 def serialize(record: Record) -> bytes:
-    """A record as a tf.train.Example, whose bytes are the same each time."""
+    """A record as a tf.train.Example, the same bytes each time."""
     integers = {"boxes": np.ravel(record.boxes).tolist(), "pair": [record.pair]}
     feature = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=value)) for name, value in integers.items()}
     feature["image"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.image]))
@@ -66,12 +65,12 @@ def serialize(record: Record) -> bytes:
 
 
 def list_shards(folder: Path) -> list[str]:
-    """The shards' paths, in order. Raises BadInput naming the one that is missing or not as it was written."""
+    """The shards' paths, in order. Raises BadInput naming a shard that is missing or damaged."""
     try:
         checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         for name, checksum in checksums.items():
             if sha256(folder / name) != checksum:
-                raise BadInput(f"{folder / name} is damaged: its bytes are not those of its checksum; {REMEDY}")
+                raise BadInput(f"{folder / name} is damaged: its checksum does not match; {REMEDY}")
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename} is missing; {REMEDY}") from None
     except (ValueError, AttributeError) as error:

@@ -1,8 +1,8 @@
-"""CycleGAN: two generators, from masked to whole and back, and for either kind of image a PatchGAN discriminator.
+"""CycleGAN: two generators, from masked to target and back, and a PatchGAN discriminator for each of the two.
 
 Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017, as in keras.io's
 example, whose generator is the hub's keras-io/CycleGAN; or with the U-Net of TensorFlow's tutorial, which is that of
-Rietta/CycleGAN_DL. Plain Keras 3: nothing here knows the backend. Inside the networks images are float32 in [-1, 1].
+Rietta/CycleGAN_DL. Plain Keras 3, for any backend. Inside the networks images are float32 in [-1, 1].
 """
 
 from functools import partial
@@ -12,20 +12,20 @@ import numpy as np
 from keras import KerasTensor, Model, layers, ops
 
 from pipeline.competition.images import SIZE
+from pipeline.params import CycleGan
 from pipeline.systems.shared import unet
 
-SHAPE = ("generator", "filters")  # the settings that `build` takes
-NORMALISATION = "grey level / 127.5 - 1; the pixels of the boxes -1"
-BLOCKS = 9  # residual ones
+INPUT_VERSION = 1  # grey level / 127.5 - 1, the boxes at -1
+BLOCKS = 9  # residual blocks
 SLOPE = 0.2  # of leaky ReLU below 0
 
-# One group a channel is instance normalisation; each epsilon is that of the weights there are.
+# One group a channel is instance normalisation. Each epsilon is that of the pretrained weights.
 RESNET_NORM = partial(layers.GroupNormalization, groups=-1, epsilon=1e-3)
 UNET_NORM = partial(layers.GroupNormalization, groups=-1, epsilon=1e-5)
 
 
 class ReflectionPadding(layers.Layer):
-    """[n, h, w, c] to [n, h + 2 * size, w + 2 * size, c]: what lies beyond the edges mirrors what lies within."""
+    """[n, h, w, c] to [n, h + 2 * size, w + 2 * size, c]: the margin mirrors the image."""
 
     def __init__(self, size: int, dtype: str) -> None:
         super().__init__(dtype=dtype)
@@ -35,13 +35,15 @@ class ReflectionPadding(layers.Layer):
         return ops.pad(x, [(0, 0), self.size, self.size, (0, 0)], mode="reflect")
 
 
-def build(generator: str = "resnet", filters: int = 64, dtype: str = "float32") -> Model:
+def build(settings: CycleGan, dtype: str = "float32") -> Model:
     """A generator: float32 [n, 256, 256, 3] to float32 [n, 256, 256, 3], images in [-1, 1].
 
     With 64 filters "resnet" has 11,383,427 parameters and "unet" 54,414,979, all trainable. dtype is a Keras
     precision policy.
     """
-    return resnet(filters, dtype) if generator == "resnet" else unet.generator(3, filters, dtype, UNET_NORM)
+    if settings.generator == "resnet":
+        return resnet(settings.filters, dtype)
+    return unet.generator(3, settings.filters, dtype, UNET_NORM)
 
 
 def resnet(filters: int, dtype: str) -> Model:
@@ -68,7 +70,7 @@ def convolve(
     activate: bool = True,
     layer: type[layers.Layer] = layers.Conv2D,
 ) -> KerasTensor:
-    """Convolution, at stride 1 over mirrored edges, instance normalisation and, if asked, ReLU."""
+    """Convolution (at stride 1 with reflection padding), instance normalisation, optional ReLU."""
     if stride == 1:
         x = ReflectionPadding(size // 2, dtype)(x)
     edges = "valid" if stride == 1 else "same"
@@ -77,12 +79,12 @@ def convolve(
     return layers.ReLU(dtype=dtype)(x) if activate else x
 
 
-def build_discriminator(filters: int = 64, dtype: str = "float32") -> Model:
-    """The PatchGAN: float32 [n, 256, 256, 3] to float32 [n, 32, 32, 1], each a judgement of 70 x 70 pixels.
+def build_discriminator(settings: CycleGan, dtype: str = "float32") -> Model:
+    """The PatchGAN: float32 [n, 256, 256, 3] to float32 [n, 32, 32, 1], each a score of 70 x 70 pixels.
 
     1 means real, 0 generated. With 64 filters it has 2,765,633 parameters.
     """
-    image = keras.Input((SIZE, SIZE, 3), name="image")
+    filters, image = settings.filters, keras.Input((SIZE, SIZE, 3), name="image")
     x = layers.Conv2D(filters, 4, 2, "same", kernel_initializer=unet.normal(), dtype=dtype)(image)
     x = layers.LeakyReLU(SLOPE, dtype=dtype)(x)
     for factor, stride in ((2, 2), (4, 2), (8, 1)):
@@ -93,9 +95,9 @@ def build_discriminator(filters: int = 64, dtype: str = "float32") -> Model:
     return Model(image, layers.Activation("linear", dtype="float32")(x), name="discriminator")
 
 
-def least_squares(judgement: KerasTensor, label: float) -> KerasTensor:
+def least_squares(scores: KerasTensor, label: float) -> KerasTensor:
     """The mean squared distance of a discriminator's output from a label, a scalar (section 4)."""
-    return ops.mean(ops.square(judgement - label))
+    return ops.mean(ops.square(scores - label))
 
 
 def distance(one: KerasTensor, other: KerasTensor) -> KerasTensor:
@@ -103,9 +105,6 @@ def distance(one: KerasTensor, other: KerasTensor) -> KerasTensor:
     return ops.mean(ops.abs(one - other))
 
 
-def fill(generator: Model, masked: np.ndarray, boxes: np.ndarray, _: np.ndarray | None = None) -> np.ndarray:
-    """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were.
-
-    The generator is that of masked to whole, in evaluation mode: no dropout.
-    """
-    return unet.fill(generator, unet.normalise(masked, boxes), masked, boxes)
+def fill(model: Model, masked: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Fill the boxes, as systems.Network says; the model is the generator to targets. Classes are not used."""
+    return unet.fill(model, unet.normalise(masked, boxes), masked, boxes)

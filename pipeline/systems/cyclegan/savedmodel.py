@@ -1,7 +1,7 @@
-"""Generators out of a SavedModel as Keras 2 wrote it, for networks of Keras 3, which cannot load it itself.
+"""Read generators from a SavedModel of Keras 2, which Keras 3 cannot load.
 
-Weights are read from its checkpoint, which runs nothing of it. Then the network with these weights is compared with
-the SavedModel itself, which does run its graph: take one only from where you would take a program.
+The weights are read from its checkpoint, without running its graph. Then the network with these weights is compared
+with the SavedModel itself, which does run its graph: take one only from a source whose programs you would run.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +10,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from pipeline.base.errors import DAMAGED, BadInput
+from pipeline.base.errors import BadInput
 
-FILES = ("saved_model.pb", "variables/*")  # what of a repository is needed
+FILES = ("saved_model.pb", "variables/*")  # needed of a hub repository
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # where TensorFlow's checkpoints hold what is in them
 TOLERANCE = 1e-3  # mean difference of outputs in [-1, 1]: rounding in float32 makes 1e-6, another epsilon more
+# What TensorFlow and protobuf raise for files that are damaged or no SavedModel.
+UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, DecodeError, tf.errors.OpError)
 
 Weights = list[np.ndarray]
 
@@ -27,14 +30,14 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read_generators(folder: Path, network: keras.Model) -> tuple[Weights, Weights]:
-    """The weights of the two generators in a SavedModel, which have the network's layers; of one, the same ones twice.
+    """The weights of the two generators in a SavedModel, or those of its only one twice.
 
-    `network`, in float32, is tried with these weights and left with the last ones. Raises BadInput where the folder is
-    no such SavedModel or is damaged, or where its variables or its outputs are not the network's.
+    `network`, in float32, is run with these weights and keeps the last ones. Raises BadInput if the folder is no such
+    SavedModel or is damaged, or if its variables or its outputs are not the network's.
     """
     try:
         variables = read_variables(folder)
-    except (*DAMAGED, tf.errors.OpError) as error:
+    except UNREADABLE as error:
         raise unreadable(folder, error) from None
     found, expected = [value.shape for value in variables], [tuple(weight.shape) for weight in network.weights]
     if found not in (expected, 2 * expected):
@@ -50,8 +53,7 @@ def read_generators(folder: Path, network: keras.Model) -> tuple[Weights, Weight
 def read_variables(folder: Path) -> Weights:
     """The variables of a Keras model in the order of its layers.
 
-    In the checkpoint their names are those of layers or numbers, as it happens. The order is that of the list
-    `variables`, which every Keras model has in its objects.
+    Their names in the checkpoint do not tell the order. The list `variables` among every Keras model's objects does.
     """
     checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     nodes = TrackableObjectGraph.FromString(checkpoint.get_tensor(OBJECTS)).nodes
@@ -63,9 +65,9 @@ def read_variables(folder: Path) -> Weights:
 
 
 def compare(folder: Path, network: keras.Model, sets: list[Weights]) -> None:
-    """Raises BadInput where the SavedModel's outputs are not those of the network with these sets of weights.
+    """Raises BadInput if the SavedModel's outputs are not those of the network with these sets of weights.
 
-    Of two generators it may give what each makes of an image, and what one makes of the other's output.
+    With two generators, an output may be that of one generator, or of one applied to the other's output.
     """
     image = np.random.default_rng(0).uniform(-1, 1, (1, *network.input_shape[1:])).astype(np.float32)
     alone = [run(network, weights, image) for weights in sets]
@@ -73,7 +75,7 @@ def compare(folder: Path, network: keras.Model, sets: list[Weights]) -> None:
     try:
         originals = run_original(folder, image)
         off = max(min(np.abs(original - output).mean() for output in known) for original in originals)
-    except (*DAMAGED, tf.errors.OpError) as error:
+    except UNREADABLE as error:
         raise unreadable(folder, error) from None
     if not off <= TOLERANCE:
         raise BadInput(
@@ -89,7 +91,7 @@ def run(network: keras.Model, weights: Weights, image: np.ndarray) -> np.ndarray
 
 
 def run_original(folder: Path, image: np.ndarray) -> list[np.ndarray]:
-    """The outputs of a SavedModel, given the image as each of its inputs."""
+    """The outputs of a SavedModel that gets the image as each of its inputs."""
 
     def run_outside() -> list[np.ndarray]:
         loaded = tf.saved_model.load(str(folder))
@@ -97,17 +99,17 @@ def run_original(folder: Path, image: np.ndarray) -> list[np.ndarray]:
         _, inputs = serve.structured_input_signature
         return [output.numpy() for output in serve(**dict.fromkeys(inputs, tf.constant(image))).values()]
 
-    # In a strategy's scope its graph cannot run; another thread is outside of it.
+    # Its graph cannot run in a strategy's scope; another thread is outside of it.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(run_outside).result()
 
 
 def count(shapes: list[tuple[int, ...]]) -> str:
-    """How many variables and numbers there are, in words."""
+    """The number of variables and of values, in words."""
     return f"{len(shapes)} variables with {sum(int(np.prod(shape)) for shape in shapes):,} numbers"
 
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
-    """The error of a folder that is no SavedModel of Keras 2, or a damaged one."""
+    """The error for a folder that holds no SavedModel of Keras 2, or a damaged one."""
     reason = str(error).strip().partition("\n")[0]
-    return BadInput(f"{folder} is no SavedModel as Keras 2 writes it, or is damaged ({reason}); download it again")
+    return BadInput(f"{folder} is not a SavedModel of Keras 2, or is damaged ({reason}); download it again")

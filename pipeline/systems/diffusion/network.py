@@ -1,9 +1,9 @@
-"""Stable Diffusion 2 for inpainting, pretrained, as diffusers has it, and what of it is trained.
+"""Stable Diffusion 2 for inpainting, pretrained, in the implementation of diffusers.
 
-Rombach et al., 2022: a U-Net takes noise away step by step in the latents of an autoencoder, told a text, which pixels
-are missing and what the others show (9 channels: noisy latents, mask, latents of the masked photograph). Trained are
-either adapters of low rank beside the U-Net's attention (LoRA, Hu et al., 2022) or the whole U-Net. PyTorch and
-diffusers are an extra, so they are imported where they are used; Keras has no part in it.
+Rombach et al., 2022: a U-Net removes noise step by step in the latents of an autoencoder, given a text, the mask and
+the known pixels (9 channels: noisy latents, mask, latents of the masked photograph). Either low-rank adapters of the
+U-Net's attention (LoRA, Hu et al., 2022) or the whole U-Net are trained. PyTorch and diffusers are an extra, so they
+are imported inside functions; Keras is not used.
 """
 
 import hashlib
@@ -18,58 +18,48 @@ import h5py
 import numpy as np
 
 from pipeline import paths
-from pipeline.base.errors import DAMAGED, BadInput
+from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.competition.boxes import hole_mask, paste
 from pipeline.competition.images import SIZE, to_uint8
+from pipeline.params import Diffusion
 from pipeline.systems.shared.hub import locate
 
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
 
-SHAPE = (  # the settings that `build` takes
-    "pretrained",
-    "revision",
-    "tune",
-    "rank",
-    "resolution",
-    "prompt",
-    "inference_steps",
-    "samples",
-    "seed",
-    "threads",
-)
-NORMALISATION = "grey level / 127.5 - 1, holes at 0, resized bicubically; mask 1 where missing"
+INPUT_VERSION = 1  # grey level / 127.5 - 1, holes at 0, resized bicubically; a mask, 1 in the holes
 WEIGHTS = (
     "text_encoder/model.safetensors",
     "unet/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
 )
-FILES = ("model_index.json", "scheduler/*", "tokenizer/*", "*/config.json", *WEIGHTS)  # of all that a hub id may have
+FILES = ("model_index.json", "scheduler/*", "tokenizer/*", "*/config.json", *WEIGHTS)  # needed of a hub repository
 BFLOAT16 = "mixed_bfloat16"
 CHANNELS = 9
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # what the adapters stand beside
+UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError)  # what from_pretrained raises on damaged files
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # layers that get adapters
 
 
 @contextmanager
 def extra() -> Iterator[None]:
-    """Around imports of PyTorch and what is built on it. Raises BadInput where they are not installed."""
-    # Read when PyTorch is loaded. Else idle threads spin, which on a busy machine is forty times slower.
+    """Around imports of PyTorch and packages built on it. Raises BadInput if they are not installed."""
+    # Read when PyTorch is loaded. Otherwise idle threads spin, which is forty times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that there is no torchvision, which none needs
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is absent, which is not needed
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     try:
         yield
     except ImportError as error:
         raise BadInput(
-            f"diffusion: {error}; `pip install -r requirements-diffusion.txt -c constraints.txt` brings what it needs"
+            f"diffusion: {error}; `pip install -r requirements-diffusion.txt -c constraints.txt` installs it"
         ) from None
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A tensor as training knows a variable: an array on the way in and out."""
+    """A tensor with the methods of loop.Variable."""
 
     tensor: "torch.Tensor"
 
@@ -77,7 +67,7 @@ class Variable:
         return np.array(self.tensor.numpy(force=True))
 
     def assign(self, value: np.ndarray) -> None:
-        """Raises ValueError where the shape is another: torch would stretch it."""
+        """Raises ValueError if the shape differs: torch would broadcast it."""
         if value.shape != tuple(self.tensor.shape):
             raise ValueError(f"a weight has shape {value.shape}, expected {tuple(self.tensor.shape)}")
         self.tensor.data.copy_(self.tensor.new_tensor(value))
@@ -85,23 +75,23 @@ class Variable:
 
 @dataclass(frozen=True)
 class Inpainter:
-    """The pipeline of diffusers and how it fills. Of a keras.Model it has what training asks for.
+    """The pipeline of diffusers and how it fills; a loop.Model.
 
-    Its weights are those that are trained, float32: the adapters, or the whole U-Net.
+    Its weights are the trained ones, float32: the adapters, or the whole U-Net.
     """
 
     pipeline: "StableDiffusionInpaintPipeline"
-    checksum: str  # of the weights that it was before any training
+    checksum: str  # of the pretrained weights
     resolution: int
     prompt: str
     inference_steps: int
     samples: int
     seed: int
-    dtype: str  # as Keras names its precision policies
+    dtype: str  # a Keras precision policy
 
     @property
     def trained(self) -> dict[str, "torch.nn.Parameter"]:
-        """What is trained, by name."""
+        """The trained parameters by name."""
         return {name: value for name, value in self.pipeline.unet.named_parameters() if value.requires_grad}
 
     @property
@@ -116,85 +106,73 @@ class Inpainter:
             variable.assign(weight)
 
     def save_weights(self, path: Path) -> None:
-        """What is trained, and the checksum of what it was trained on, as HDF5; the same bytes each time."""
+        """Write the trained weights and the checksum of the pretrained ones as HDF5, the same bytes each time."""
         with h5py.File(path, "w") as file:
             file.attrs["pretrained"] = self.checksum
             for name, weight in zip(self.trained, self.get_weights(), strict=True):
                 file[name] = weight
 
     def load_weights(self, path: Path) -> None:
-        """Raises BadInput where they were trained on another base, OSError, KeyError or ValueError on other faults."""
+        """Raises BadInput if other pretrained weights were used, OSError, KeyError or ValueError on other faults."""
         with h5py.File(path) as file:
             if file.attrs["pretrained"] != self.checksum:
                 raise BadInput(
-                    f"{path} was trained on other pretrained weights than those that diffusion.pretrained now names; "
-                    "bring those back, or train anew with `dvc repro train`"
+                    f"{path} was trained on other pretrained weights than diffusion.pretrained now names; restore "
+                    "those, or train again with `dvc repro train`"
                 )
             self.set_weights([file[name][()] for name in self.trained])
 
     def count_params(self) -> int:
-        """All parameters: of the U-Net with its adapters, the autoencoder and the text encoder."""
+        """The parameters of the U-Net with its adapters, the autoencoder and the text encoder."""
         parts = (self.pipeline.unet, self.pipeline.vae, self.pipeline.text_encoder)
         return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     def precision(self) -> "torch.autocast":
-        """The context in which its parts compute."""
+        """The autocast context for its computations."""
         import torch
 
         return torch.autocast(self.pipeline.device.type, torch.bfloat16, enabled=self.dtype == BFLOAT16)
 
-    def describe(self, kind: str) -> str:
-        """The text that goes with a photograph of a class."""
-        return self.prompt.replace("{}", kind.lower() or "animal")
+    def describe(self, class_name: str) -> str:
+        """The text for a photograph of a class."""
+        return self.prompt.replace("{}", class_name.lower() or "animal")
 
 
-def build(
-    pretrained: str,
-    revision: str,
-    tune: str,
-    rank: int,
-    resolution: int,
-    prompt: str,
-    inference_steps: int,
-    samples: int,
-    seed: int,
-    threads: int,
-    dtype: str = "float32",
-) -> Inpainter:
-    """The pretrained parts, from a folder or a revision of a hub id, ready to be trained; on a GPU where there is one.
+def build(settings: Diffusion, dtype: str = "float32") -> Inpainter:
+    """The pretrained parts, from a folder or a revision of a hub id, ready to be trained; on a GPU if there is one.
 
-    tune is "lora", adapters of this rank drawn from the seed, which change nothing until they are trained, or "whole".
-    dtype is "float32" or "mixed_bfloat16". PyTorch is set to so many threads, and to be deterministic, from here on.
-    Raises BadInput where something is missing, damaged or not for inpainting.
+    tune is "lora", adapters of this rank with random weights that change nothing until they are trained, or "whole".
+    dtype is "float32" or "mixed_bfloat16". PyTorch is deterministic from here on.
+    Raises BadInput if something is missing, damaged or not for inpainting.
     """
     with extra():
         import torch
-    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    files = list_weights(pretrained, revision)
-    lora = tune == "lora"
-    # A U-Net that is not trained itself needs no float32: half the memory, and no cast at each call.
+    files = list_weights(settings)
+    lora = settings.tune == "lora"
+    # A U-Net that is not trained needs no float32: bfloat16 halves the memory and saves a cast at each call.
     pipeline = load_pipeline(files[0].parents[1], torch.bfloat16 if lora and dtype == BFLOAT16 else torch.float32)
     if lora:
-        add_adapters(pipeline.unet, rank, seed)
+        add_adapters(pipeline.unet, settings.rank)
     else:
         pipeline.unet.requires_grad_(True)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     checksum = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
-    return Inpainter(pipeline, checksum, resolution, prompt, inference_steps, samples, seed, dtype)
+    own = {name: getattr(settings, name) for name in ("resolution", "prompt", "inference_steps", "samples", "seed")}
+    return Inpainter(pipeline, checksum, dtype=dtype, **own)
 
 
-def list_weights(pretrained: str, revision: str) -> list[Path]:
-    """The files of the pretrained weights, downloaded if need be. Raises BadInput where one is missing."""
-    folder = locate(pretrained, revision, paths.WORK / "hub", FILES)
+def list_weights(settings: Diffusion) -> list[Path]:
+    """The files of the pretrained weights, downloaded if need be. Raises BadInput if one is missing."""
+    folder = locate(settings.pretrained, settings.revision, paths.WORK / "hub", FILES)
     for name in WEIGHTS:
         if not (folder / name).is_file():
-            raise BadInput(f"{folder / name} is missing: diffusion.pretrained is a folder in the layout of diffusers")
+            raise BadInput(f"{folder / name} is missing: diffusion.pretrained needs the folder layout of diffusers")
     return [folder / name for name in WEIGHTS]
 
 
 def load_pipeline(folder: Path, unet_dtype: "torch.dtype") -> "StableDiffusionInpaintPipeline":
-    """What a folder in the layout of diffusers holds, for evaluation, all float32 but the U-Net, none to be trained."""
+    """The pipeline in a folder in the layout of diffusers, in evaluation mode, frozen, float32 but for the U-Net."""
     with extra():
         import torch
         import transformers
@@ -209,9 +187,9 @@ def load_pipeline(folder: Path, unet_dtype: "torch.dtype") -> "StableDiffusionIn
         pipeline = StableDiffusionInpaintPipeline.from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **unused
         )
-    except (*DAMAGED, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise BadInput(f"{folder} cannot be loaded ({reason}); diffusion.pretrained names it") from None
+        raise BadInput(f"{folder}, named by diffusion.pretrained, cannot be loaded ({reason})") from None
     if (channels := pipeline.unet.config.in_channels) != CHANNELS:
         raise BadInput(f"{folder} is not for inpainting: its U-Net takes {channels} channels, not {CHANNELS}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -220,27 +198,26 @@ def load_pipeline(folder: Path, unet_dtype: "torch.dtype") -> "StableDiffusionIn
     return pipeline
 
 
-def add_adapters(unet: "UNet2DConditionModel", rank: int, seed: int) -> None:
-    """Put adapters, float32, which alone are trained, beside the attention of a U-Net."""
+def add_adapters(unet: "UNet2DConditionModel", rank: int) -> None:
+    """Add adapters, float32, the only trained part, to the attention of a U-Net; torch's seed draws them."""
     with extra():
         import torch
         from diffusers.training_utils import cast_training_params
         from peft import LoraConfig
-    torch.manual_seed(seed)
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ATTENTION))
     cast_training_params(unet, torch.float32)
     unet.eval()  # new layers are in training mode
 
 
 def generator(*key: int) -> "torch.Generator":
-    """Random numbers that are a function of the key alone, the same on a GPU."""
+    """Random numbers that depend on the key alone, on a CPU or GPU."""
     import torch
 
     return torch.Generator().manual_seed(int(np.random.default_rng(key).integers(2**63)))
 
 
 def resize(images: "torch.Tensor", side: int) -> "torch.Tensor":
-    """Images float32 [n, 3, h, w] in [0, 1] at another size, by an antialiased bicubic filter."""
+    """Resize images float32 [n, 3, h, w] in [0, 1] with an antialiased bicubic filter."""
     from torch.nn import functional
 
     return functional.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
@@ -253,35 +230,33 @@ def to_tensor(photographs: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(photographs / np.float32(255)).permute(0, 3, 1, 2)
 
 
-def network_input(photographs: np.ndarray, missing: np.ndarray, side: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """What the network sees of photographs uint8 [n, 256, 256, 3] with holes bool [n, 256, 256], and the mask.
+def network_input(photographs: np.ndarray, hole: np.ndarray, side: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """The network's images and masks for photographs uint8 [n, 256, 256, 3] with holes bool [n, 256, 256].
 
-    float32 [n, 3, side, side] in [0, 1], grey where missing, and [n, 1, side, side], 1 where any of it is missing.
+    Images float32 [n, 3, side, side] in [0, 1], grey in the holes; masks [n, 1, side, side], 1 if a hole touches it.
     """
     import torch
     from torch.nn import functional
 
-    holes = torch.from_numpy(missing[:, None])
+    holes = torch.from_numpy(hole[:, None])
     mask = functional.interpolate(holes.float(), (side, side), mode="area") > 0
-    # Grey before resizing too, or the boxes' black would run into what is known.
+    # Grey before resizing too, or the boxes' black would bleed into the known pixels.
     known = resize(to_tensor(photographs).where(~holes, 0.5), side)
     return known.where(~mask, 0.5), mask.float()
 
 
-def fill(model: Inpainter, masked: np.ndarray, boxes: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
-    """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were.
+def fill(model: Inpainter, masked: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Fill the boxes, as systems.Network says. The classes go into the texts.
 
-    classes, str [n], go into the texts. The fill is the mean of so many samples, since the score is a squared error;
-    each starts from noise of the seed alone, the same for every image. No classifier-free guidance, which would trade
-    the mean for contrast.
+    The fill is the mean of several samples, since the score is a squared error. Each sample starts from the same noise
+    for every image. There is no classifier-free guidance, which would trade the mean for contrast.
     """
     known, mask = network_input(masked, hole_mask(boxes), model.resolution)
-    kinds = [""] * len(masked) if classes is None else classes
 
     def sample(number: int) -> np.ndarray:
         with model.precision():
             filled = model.pipeline(
-                [model.describe(kind) for kind in kinds],
+                [model.describe(class_name) for class_name in classes],
                 image=known,
                 mask_image=mask,
                 height=model.resolution,

@@ -1,6 +1,5 @@
 """How the residual U-Net is trained: Adam with decoupled decay, a cosine to zero, a moving average of the weights."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from pipeline.base.progress import progress
 from pipeline.competition.images import SIZE, read_image
 from pipeline.competition.index import boxes_of, masked_path, target_path
 from pipeline.params import Residual
-from pipeline.systems.residual import network as residual
+from pipeline.systems.residual import network
 from pipeline.training.adam import FusedAdam
-from pipeline.training.batches import ALL, local_part
+from pipeline.training.batches import ONE_DEVICE, local_part
+from pipeline.training.data import TrainingData
 from pipeline.training.devices import on_all_replicas, replica_share, update
-from pipeline.training.loop import TrainingState, snapshot
+from pipeline.training.loop import Step, TrainingState, snapshot
 
-MODEL = residual
 WARM_UP = 100  # steps, at most a tenth of all
 BETA_2 = 0.99
 CLIP = 1.0  # the gradient's norm over all variables
@@ -29,13 +28,11 @@ PREFETCHED = 4  # batches
 KNOWN = 255
 
 
-def begin(settings: Residual, precision: str, seed: int) -> TrainingState:
+def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
     """The network with fresh weights drawn from the seed, their average, the optimizer."""
     keras.utils.set_random_seed(seed)
-    network, average = (
-        residual.build(settings.filters, settings.blocks, settings.resolution, precision) for _ in range(2)
-    )
-    average.set_weights(network.get_weights())
+    trained, average = (network.build(settings, dtype) for _ in range(2))
+    average.set_weights(trained.get_weights())
     warm_up = min(WARM_UP, settings.steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
@@ -43,56 +40,46 @@ def begin(settings: Residual, precision: str, seed: int) -> TrainingState:
     decay = settings.weight_decay
     optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=decay, global_clipnorm=CLIP)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    optimizer.build(network.trainable_variables)
-    return TrainingState(average, {"network": network, "average": average}, {"optimizer": optimizer}, snapshot(average))
+    optimizer.build(trained.trainable_variables)
+    return TrainingState(average, {"network": trained, "average": average}, {"optimizer": optimizer}, snapshot(average))
 
 
-def make_step(training: TrainingState, settings: Residual) -> Callable[..., dict[str, tf.Tensor]]:
-    """One step on what `batches` gives, compiled; it returns the loss, in squared units of [-1, 1]."""
-    network, average = training.networks["network"], training.networks["average"]
-    optimizer = training.optimizers["optimizer"]
+def make_step(state: TrainingState, settings: Residual) -> Step:
+    """One step on one of `batches`, compiled; it returns the loss, in squared units of [-1, 1]."""
+    trained, average = state.networks["network"], state.networks["average"]
+    optimizer = state.optimizers["optimizer"]
 
-    def step(given: tf.Tensor, wanted: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
+    def step(inputs: tf.Tensor, residual: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = replica_share(weights) * residual.loss(wanted, network(given, training=True), weights)
-        update(tape, loss, network, optimizer)
+            loss = replica_share(weights) * network.loss(residual, trained(inputs, training=True), weights)
+        update(tape, loss, (trained, optimizer))
         return {"loss": loss}
 
     def average_weights() -> None:
         count = tf.cast(optimizer.iterations.value, tf.float32)
-        # Shorter at first, or the initial weights would weigh for long.
+        # A shorter average at first, or the initial weights would stay in it for long.
         share = 1 - tf.minimum(settings.average, (1 + count) / (10 + count))
-        for mean, weight in zip(average.trainable_variables, network.trainable_variables, strict=True):
+        for mean, weight in zip(average.trainable_variables, trained.trainable_variables, strict=True):
             mean.assign(mean + share * (weight - mean))
 
     return on_all_replicas(step, then=average_weights)
 
 
-def draw_batches(
-    photographs: np.ndarray, settings: Residual, seed: int, start: int = 0, parts: tf.distribute.InputContext = ALL
+def batches(
+    settings: Residual, data: TrainingData, start: int, context: tf.distribute.InputContext = ONE_DEVICE
 ) -> tf.data.Dataset:
-    """Endless batches (given, wanted, weights) from step `start` on, as residual.examples and draw_weights make them.
+    """Endless batches (inputs, residual, weights) from step `start` on, as network.examples and draw_weights make them.
 
-    photographs are as read_photographs gives them; where not known, they are missing and weigh nothing. What a step
-    sees is a function of the seed and its number. On several devices these are the parts of the devices here, one after
-    the other, as training_batches gives them.
+    Each is a function of the seed and the step's number. With several devices these are the parts of this worker's.
     """
-    batch_size, side, here = settings.batch_size, settings.resolution, local_part(settings.batch_size, parts)
-    share = batch_size // parts.num_replicas_in_sync
+    photographs = read_photographs(settings, data)
+    side, share = settings.resolution, settings.batch_size // context.num_replicas_in_sync
     shapes = [(None, share, side, side, *channels) for channels in ((4,), (3,), ())]
 
     def draw(step: np.ndarray) -> list[np.ndarray]:
-        rng = np.random.default_rng((seed, int(step)))
-        drawn = photographs[rng.integers(len(photographs), size=batch_size)]
-        mirrored = rng.random((batch_size, 1, 1, 1)) < 0.5
-        boxes = residual.draw_weights(rng, batch_size, side)
-        if settings.zoom > 1:
-            drawn = zoom(rng, drawn, settings.zoom, side)
-        drawn = np.where(mirrored, drawn[:, :, ::-1], drawn)
-        drawn, boxes = drawn[here], boxes[here]
-        known = drawn[..., 3] == KNOWN
-        made = (*residual.examples(drawn[..., :3], (boxes > 0) | ~known), boxes * known)
-        return [part.reshape(-1, share, *part.shape[1:]) for part in made]
+        local = local_part(settings.batch_size, context)
+        drawn = draw_batch(photographs, settings, np.random.default_rng((data.seed, int(step))), local)
+        return [part.reshape(-1, share, *part.shape[1:]) for part in drawn]
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         drawn = tf.numpy_function(draw, [step], [tf.float32] * 3)
@@ -102,16 +89,39 @@ def draw_batches(
     return steps.map(batch, num_parallel_calls=2, deterministic=True).unbatch().prefetch(PREFETCHED)
 
 
-def zoom(rng: np.random.Generator, photographs: np.ndarray, most: float, side: int) -> np.ndarray:
-    """Half of the photographs, uint8 [n, h, h, 4], whole, of the others a part, all brought to [n, side, side, 4].
+def draw_batch(
+    photographs: np.ndarray, settings: Residual, rng: np.random.Generator, local: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The local part of one batch (inputs, residual, weights); photographs are those of read_photographs.
 
-    A part is 1 to `most` times smaller in width and height, and up to a tenth higher or lower than it is wide.
+    Unknown pixels are holes of weight 0.
     """
-    n, size = photographs.shape[:2]
-    ratio = rng.uniform(1, most, (n, 1)) * np.hstack([rng.uniform(0.9, 1.1, (n, 1)), np.ones((n, 1))])
+    size, side = settings.batch_size, settings.resolution
+    chosen = rng.integers(len(photographs), size=size)
+    mirrored = rng.random((size, 1, 1, 1)) < 0.5
+    weights = network.draw_weights(rng, size, side)[local]
+    images = photographs[chosen[local]]
+    if settings.zoom > 1:
+        start, length = draw_parts(rng, size, images.shape[1], settings.zoom)
+        images = cut_parts(images, start[local], length[local], side)
+    images = np.where(mirrored[local], images[:, :, ::-1], images)
+    known = images[..., 3] == KNOWN
+    return *network.examples(images[..., :3], (weights > 0) | ~known), weights * known
+
+
+def draw_parts(rng: np.random.Generator, n: int, size: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the times the whole photograph, else a part: upper left corner and lengths, int [n, 2] each, in pixels.
+
+    A part is 1 to `zoom` times smaller in width and height, and up to a tenth higher or lower than it is wide.
+    """
+    ratio = rng.uniform(1, zoom, (n, 1)) * np.hstack([rng.uniform(0.9, 1.1, (n, 1)), np.ones((n, 1))])
     ratio[rng.random(n) < 0.5] = 1
     length = np.minimum(size / ratio, size).astype(int)
-    start = (rng.random((n, 2)) * (size - length + 1)).astype(int)
+    return (rng.random((n, 2)) * (size - length + 1)).astype(int), length
+
+
+def cut_parts(photographs: np.ndarray, start: np.ndarray, length: np.ndarray, side: int) -> np.ndarray:
+    """These parts of photographs, uint8 [n, h, h, 4], each resized to [side, side, 4]."""
     parts = (
         photograph[top : top + height, left : left + width]
         for photograph, (top, left), (height, width) in zip(photographs, start, length, strict=True)
@@ -119,52 +129,36 @@ def zoom(rng: np.random.Generator, photographs: np.ndarray, most: float, side: i
     return np.stack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
 
 
-def partly_known(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> pd.DataFrame:
-    """The rows to learn from of which only the masked image may be seen: of the test, and held out.
+def input_files(settings: Residual, data: TrainingData) -> list[Path]:
+    """The photographs themselves, then the masked images that are learned from."""
+    targets = [target_path(paths.RAW, row) for row in data.pairs.to_dict("records")]
+    return targets + [masked_path(paths.RAW, row) for row in partly_known(settings, data).to_dict("records")]
 
-    Two of one photograph have different holes: one would show what is held out of the other. Neither is taken.
+
+def partly_known(settings: Residual, data: TrainingData) -> pd.DataFrame:
+    """The rows to learn from whose masked image alone may be seen.
+
+    Two images of one photograph have different holes, and one would show what is held out of the other: both are left
+    out.
     """
-    outside = index[~keep]
-    return outside[settings.masked_images & ~outside["group"].duplicated(keep=False)]
+    return data.masked_only[settings.masked_images & ~data.masked_only["group"].duplicated(keep=False)]
 
 
-def sources(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> list[Path]:
-    """The files that a checkpoint depends on beside the index: the photographs themselves, and the masked images."""
-    whole = [target_path(paths.RAW, row) for row in index[keep].to_dict("records")]
-    masked = partly_known(settings, index, keep).to_dict("records")
-    return whole + [masked_path(paths.RAW, row) for row in masked]
+def read_photographs(settings: Residual, data: TrainingData) -> np.ndarray:
+    """All photographs to learn from: uint8 [n, h, h, 4], the last channel KNOWN outside the masked images' holes.
 
-
-def read_photographs(settings: Residual, index: pd.DataFrame, keep: np.ndarray) -> np.ndarray:
-    """All there is to learn from: uint8 [n, h, h, 4], the last channel KNOWN where the photograph is.
-
-    h is the resolution, or with a zoom 256, which is 1.8 GB for the competition.
+    h is the resolution, or 256 with a zoom, which takes 1.8 GB for the competition.
     """
-    files, side = sources(settings, index, keep), settings.resolution if settings.zoom == 1 else SIZE
+    files, side = input_files(settings, data), settings.resolution if settings.zoom == 1 else SIZE
     photographs = np.full((len(files), side, side, 4), KNOWN, np.uint8)
-
-    def read(number: int) -> None:
-        photographs[number, ..., :3] = np.round(residual.shrink(read_image(files[number])[None], side)[0])
-
     with ThreadPoolExecutor() as pool:
-        list(progress(pool.map(read, range(len(files))), "read photographs", len(files)))
-    boxes = boxes_of(partly_known(settings, index, keep))
-    photographs[keep.sum() :, ..., 3][residual.missing_cells(boxes, side)] = 0
+        images = pool.map(lambda path: np.round(network.shrink(read_image(path), side)), files)
+        for photograph, image in zip(photographs, progress(images, "read photographs", len(files)), strict=True):
+            photograph[..., :3] = image
+    boxes = boxes_of(partly_known(settings, data))
+    photographs[len(data.pairs) :, ..., 3][network.hole_cells(boxes, side)] = 0
     return photographs
 
 
-def batches(
-    settings: Residual,
-    index: pd.DataFrame,
-    keep: np.ndarray,
-    seed: int,
-    start: int,
-    parts: tf.distribute.InputContext = ALL,
-) -> tf.data.Dataset:
-    """The training's batches from step `start` on."""
-    return draw_batches(read_photographs(settings, index, keep), settings, seed, start, parts)
-
-
-def before_validation(*_: object) -> Callable[[keras.Model], None]:
-    """What is to be done to the average before it is measured: nothing."""
-    return lambda average: None
+def before_validation(model: keras.Model, settings: Residual, data: TrainingData) -> None:
+    """Nothing: the averaged weights fill as they are."""

@@ -1,30 +1,32 @@
-"""What the trainings of adversarial systems share: how they begin, the adversary's losses, the images' source."""
+"""What adversarial systems share: how their training begins, its losses, its step."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
-import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from pipeline import paths
 from pipeline.systems.shared import unet
 from pipeline.training.adam import FusedAdam
-from pipeline.training.devices import replica_share
-from pipeline.training.loop import TrainingState, snapshot
+from pipeline.training.data import TrainingData
+from pipeline.training.devices import on_all_replicas, replica_share, update
+from pipeline.training.loop import Step, TrainingState, snapshot
 from pipeline.training.shards import CHECKSUMS
 
+Losses = dict[str, tf.Tensor]
 
-class ForAdam(Protocol):
-    """What a system's settings say of its optimizers."""
+
+class AdamSettings(Protocol):
+    """A system's settings for its optimizers."""
 
     learning_rate: float
     beta_1: float
 
 
-def begin(networks: dict[str, keras.Model], settings: ForAdam) -> TrainingState:
-    """The training of these networks, each with its own optimizer; the one named generator fills images."""
+def begin(networks: dict[str, keras.Model], settings: AdamSettings) -> TrainingState:
+    """The state of a training of these networks, each with its own optimizer; `generator` fills images."""
     optimizers = {}
     for name, network in networks.items():
         optimizers[f"{name}_optimizer"] = FusedAdam(settings.learning_rate, beta_1=settings.beta_1)
@@ -32,13 +34,52 @@ def begin(networks: dict[str, keras.Model], settings: ForAdam) -> TrainingState:
     return TrainingState(networks["generator"], networks, optimizers, snapshot(networks["generator"]))
 
 
-def losses(discriminator: keras.Model, masked: tf.Tensor, whole: tf.Tensor, filled: tf.Tensor) -> dict[str, tf.Tensor]:
-    """In a step: generator_gan and discriminator, each a scalar and this replica's part of that of the whole batch.
+def make_step(
+    state: TrainingState,
+    see: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    errors: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Losses],
+    weights: dict[str, float],
+) -> Step:
+    """A compiled step of generator and discriminator on one batch (masked, target, hole) that returns the losses.
 
-    Isola et al., 2017, equation 1 and section 3.3: the discriminator's cross-entropy of its logits on (masked, whole)
-    with "real" and on (masked, filled) with "fake"; the generator's of those on (masked, filled) with "real".
+    see(masked, hole) is the generator's input, errors(target, filled, hole) are losses besides the adversary's, each
+    this replica's share. The generator minimises the weighted sum of the losses in `weights`, returned as `generator`
+    if there are several. If `generator_gan` has the weight 0, no discriminator is trained.
     """
-    real = discriminator([masked, whole], training=True)
+    generator, discriminator = state.networks["generator"], state.networks["discriminator"]
+    optimizers = state.optimizers
+
+    def step(masked: tf.Tensor, target: tf.Tensor, hole: tf.Tensor) -> Losses:
+        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+            filled = generator(see(masked, hole), training=True)
+            losses = errors(target, filled, hole)
+            if weights["generator_gan"]:
+                losses |= gan_losses(discriminator, masked, target, filled)
+            total = weighted_sum(losses, weights)
+        update(generator_tape, total, (generator, optimizers["generator_optimizer"]))
+        if weights["generator_gan"]:
+            update(discriminator_tape, losses["discriminator"], (discriminator, optimizers["discriminator_optimizer"]))
+        return losses | ({"generator": total} if len(weights) > 1 else {})
+
+    return on_all_replicas(step)
+
+
+def weighted_sum(losses: Losses, weights: dict[str, float]) -> tf.Tensor:
+    """The sum of the losses that have a weight, in the order of `weights`."""
+    first, *others = (weight * losses[name] for name, weight in weights.items() if name in losses)
+    for term in others:
+        first += term
+    return first
+
+
+def gan_losses(discriminator: keras.Model, masked: tf.Tensor, target: tf.Tensor, filled: tf.Tensor) -> Losses:
+    """In a step: `generator_gan` and `discriminator`, each a scalar and this replica's share.
+
+    Isola et al., 2017, equation 1 and section 3.3: the discriminator's cross-entropy is that of its logits on (masked,
+    target) with "real" and on (masked, filled) with "fake", the generator's that of those on (masked, filled) with
+    "real".
+    """
+    real = discriminator([masked, target], training=True)
     fake = discriminator([masked, filled], training=True)
     share = replica_share()
     return {
@@ -47,6 +88,6 @@ def losses(discriminator: keras.Model, masked: tf.Tensor, whole: tf.Tensor, fill
     }
 
 
-def sources(_: Any, __: pd.DataFrame, ___: np.ndarray) -> list[Path]:
-    """The files that a checkpoint depends on beside the index: the shards' checksums stand for the shards."""
+def input_files(settings: AdamSettings, data: TrainingData) -> list[Path]:
+    """The shards' checksums, which stand for the shards."""
     return [paths.AUGMENTED / CHECKSUMS]

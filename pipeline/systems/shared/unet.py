@@ -1,7 +1,7 @@
-"""What the adversarial systems share: pix2pix's U-Net and PatchGAN, their layers and loss, the statistics of the norms.
+"""The networks that adversarial systems share: pix2pix's U-Net and PatchGAN, their loss and their statistics.
 
 Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017, in the sizes of TensorFlow's
-tutorial. Plain Keras 3: nothing here knows the backend. Inside the networks images are float32 in [-1, 1].
+tutorial. Plain Keras 3, for any backend. Inside the networks images are float32 in [-1, 1].
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,8 @@ from pipeline.competition.images import SIZE, to_uint8
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the layers on the way down, in multiples of the first
 DROPOUT = 0.5
-UNBOUNDED = 1e12  # a variance that leaves nothing of what it divides
-CALIBRATED_ON = 64  # images, or all there are
+UNBOUNDED = 1e12  # a variance so large that normalised values are 0
+CALIBRATED_ON = 64  # images
 
 Normalisation = Callable[..., layers.Layer]  # makes a layer, given its dtype
 
@@ -41,12 +41,12 @@ def generator(
 
 
 def discriminator(strides: Sequence[int], filters: int, dtype: str) -> Model:
-    """The PatchGAN: two float32 [n, 256, 256, 3], masked and whole, to logits float32 [n, h, w, 1].
+    """The PatchGAN: two float32 [n, 256, 256, 3], masked and target, to logits float32 [n, h, w, 1].
 
-    A downsampling block for each of the strides, then two convolutions that each take off one row and column.
+    A downsampling block for each stride, then two convolutions that each remove one row and column.
     """
-    masked, whole = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("masked", "whole"))
-    x = layers.Concatenate(dtype=dtype)([masked, whole])
+    masked, target = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("masked", "target"))
+    x = layers.Concatenate(dtype=dtype)([masked, target])
     for number, (factor, stride) in enumerate(zip(DOWN, strides, strict=False)):
         x = down(x, factor * filters, dtype, norm=number > 0, stride=stride)
     x = layers.ZeroPadding2D(dtype=dtype)(x)
@@ -54,7 +54,7 @@ def discriminator(strides: Sequence[int], filters: int, dtype: str) -> Model:
     x = layers.LeakyReLU(dtype=dtype)(layers.BatchNormalization(dtype=dtype)(x))
     x = layers.ZeroPadding2D(dtype=dtype)(x)
     x = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype=dtype)(x)
-    return Model([masked, whole], layers.Activation("linear", dtype="float32")(x), name="discriminator")
+    return Model([masked, target], layers.Activation("linear", dtype="float32")(x), name="discriminator")
 
 
 def normal() -> keras.initializers.Initializer:
@@ -70,7 +70,7 @@ def down(
     stride: int = 2,
     normalisation: Normalisation = layers.BatchNormalization,
 ) -> KerasTensor:
-    """Height and width divided by the stride: convolution, normalisation if asked, leaky ReLU."""
+    """Divide height and width by the stride: convolution, optional normalisation, leaky ReLU."""
     x = layers.Conv2D(filters, 4, stride, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
     if norm:
         x = normalisation(dtype=dtype)(x)
@@ -84,7 +84,7 @@ def up(
     dropout: bool,
     normalisation: Normalisation = layers.BatchNormalization,
 ) -> KerasTensor:
-    """Twice the height and width: transposed convolution, normalisation, dropout if asked, ReLU."""
+    """Double height and width: transposed convolution, normalisation, optional dropout, ReLU."""
     x = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
     x = normalisation(dtype=dtype)(x)
     if dropout:
@@ -93,18 +93,16 @@ def up(
 
 
 def cross_entropy(logits: KerasTensor, label: float) -> KerasTensor:
-    """Mean binary cross-entropy of logits with one label for all of them."""
+    """Mean binary cross-entropy of logits that all have one label, a scalar."""
     return ops.mean(ops.binary_crossentropy(ops.full_like(logits, label), logits, from_logits=True))
 
 
 def calibrate(generator: Model, batches: Iterable[np.ndarray]) -> None:
-    """Set the moving statistics to the mean of those of the first of these batches, which hold 64 images.
+    """Set batch normalisation's moving statistics to their mean over the first 64 images of these batches.
 
-    They are as training sees them but without dropout.
-
-    Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3: an average that trails the weights is far off
-    when batches are small. A layer that sees one value a channel, as the innermost does at batch 1, gives its beta in
-    training whatever the value is; a variance without bound has it do so in evaluation.
+    They are those that training sees, but without dropout. Wu & Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
+    section 3: with small batches, a moving average lags far behind the weights. At batch 1 the innermost layer has one
+    value a channel, which batch normalisation replaces by its beta; an unbounded variance does the same in evaluation.
     """
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     inputs = Model(generator.input, [norm.input for norm in norms])
@@ -127,15 +125,12 @@ def calibrate(generator: Model, batches: Iterable[np.ndarray]) -> None:
 
 
 def normalise(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """What the generator is given: float32 [n, 256, 256, 3] in [-1, 1], the boxes at -1, whatever JPEG left there."""
+    """The generator's input: float32 [n, 256, 256, 3] in [-1, 1] from uint8, the boxes exactly -1."""
     scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
     return np.where(hole_mask(boxes)[..., None], np.float32(-1), scaled)
 
 
-def fill(generator: Model, given: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Fill the boxes of uint8 [n, 256, 256, 3]: the same shape and dtype, known pixels byte for byte as they were.
-
-    `given` is what the generator sees of them. It runs in evaluation mode: no dropout, moving statistics.
-    """
-    filled = ops.convert_to_numpy(generator(given, training=False))
+def fill(generator: Model, inputs: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The generator's output for `inputs` in the boxes of `masked`, uint8 [n, 256, 256, 3], in evaluation mode."""
+    filled = ops.convert_to_numpy(generator(inputs, training=False))
     return paste(to_uint8((filled + 1) * 127.5), masked, boxes)
