@@ -1,8 +1,10 @@
-# `make submission` and `make test` need Python 3.11 and nothing else; what they install lies in .venv.
+# `make submission` and `make test` need Python 3.11 only; they install everything else into .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= demo
 ARCHIVE ?=
 READY = .venv/.ready
+READY_DEV = .venv/.ready-dev
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The stages' `python` and `dvc` are those of .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -15,28 +17,33 @@ recipe: $(READY)  ## set params.yaml to RECIPE (and ARCHIVE, a zip or folder), t
 	python -m pipeline.recipe $(RECIPE) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 	dvc repro
 
-test: $(READY)
+test: $(READY_DEV)
 	python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: $(READY)  ## with the long sweeps
+test-all: $(READY_DEV)  ## with the long sweeps
 	python -m pytest -n 2 --dist loadfile
 
-diffusion: $(READY)  ## what the system diffusion needs beside, PyTorch among it
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-diffusion.txt -c constraints.txt
+diffusion: $(READY)  ## what the system diffusion needs besides, PyTorch among it
+	$(INSTALL) -r requirements-diffusion.txt
 
-lint: $(READY)
+lint: $(READY_DEV)
 	ruff check .
 	ruff format --check .
 
-benchmark: $(READY)
+benchmark: $(READY_DEV)
 	python -m benchmarks
 
-clean:  ## everything made here but the environment and DVC's cache
-	rm -rf .work data/raw data/truth data/index.csv data/augmented data/model data/filled data/twins.csv data/held_out.npz data/blend.json submissions/submission.csv
+clean:  ## remove everything made here but the environment and DVC's cache
+	rm -rf .work data/raw data/truth data/index.csv data/split.csv data/augmented data/model data/filled \
+	  data/validation.npz data/twins.csv data/blend.json submissions/submission.csv
 
 $(READY): requirements.txt constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo 'Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11'; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(READY_DEV): $(READY) requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $@
