@@ -1,4 +1,4 @@
-"""200 filled images into 6,750,000 rows: the write stage, and the loop of the competition's notebooks."""
+"""200 filled images into 6,750,000 rows: the write stage and the loop of the competition's notebooks."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.params import load_params
 
 
 def alone() -> None:
-    """What the stage writes, without the check that follows."""
+    """The write stage without its check."""
     index = read_index(paths.INDEX)
     test = index[index["split"] == "test"]
     values = write.encode_all(test, load_params().submission)
@@ -23,7 +23,7 @@ def alone() -> None:
 
 
 def plain() -> None:
-    """Append a tuple for each pixel and channel, then DataFrame.to_csv."""
+    """Append a tuple for each pixel and channel, then call DataFrame.to_csv."""
     index = read_index(paths.INDEX)
     rows = []
     for row in index[index["split"] == "test"].to_dict("records"):
@@ -40,7 +40,7 @@ def plain() -> None:
 
 
 def same() -> bool:
-    """Whether both wrote the same rows; a tie may round to the other side in the last of five decimals."""
+    """Whether both wrote the same rows; a tie may round differently in the fifth decimal."""
     with paths.SUBMISSION.open() as ours, Path("plain.csv").open() as theirs:
         return all(a == b or close(a, b) for a, b in zip(ours, theirs, strict=True))
 

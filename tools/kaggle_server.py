@@ -1,10 +1,10 @@
-"""A stand-in for Kaggle on 127.0.0.1, for the unmodified client: a table of answers, and a record of what was asked.
+"""A fake Kaggle on 127.0.0.1 for the unmodified client: a table of answers and a record of the requests.
 
-By hand, in a repository whose submission is of a drawn competition:
+By hand, in a repository whose submission is for a drawn competition:
 
     python -m tools.kaggle_server
 
-It prints what to export in another terminal, where `python -m pipeline.upload -m "a try"` then comes here.
+It prints what to export in another terminal, so that `python -m pipeline.upload -m "a try"` connects to it.
 
 In a test:
 
@@ -14,8 +14,8 @@ In a test:
         run("python -m pipeline.fetch", env=server.environment(home))
         assert server.asked(rpc("DownloadDataFiles"))[0].json == {"competitionName": "photo-reconstruction"}
 
-The client is told to use http://localhost, and this server as its proxy for every address: it reaches nothing else.
-A Contest is the competition behind the answers: it takes submissions, scores them and has a leaderboard.
+The client connects to http://localhost and uses this server as its proxy for every address, so it reaches nothing else.
+A Contest is the competition behind the answers: it accepts submissions, scores them and has a leaderboard.
 """
 
 import argparse
@@ -51,7 +51,7 @@ Key = tuple[str, str]  # method, path
 class Request:
     method: str
     url: str
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]  # lower-case names
     body: bytes
 
     @property
@@ -61,39 +61,39 @@ class Request:
 
 @dataclass
 class Answer:
-    """`body` may be a file. A file or bytes with an ETag can be asked for from a byte on."""
+    """`body` may be a file. A client may request the rest of a body that has an ETag."""
 
     status: int = 200
     body: bytes | Path = b""
     headers: dict[str, str] = field(default_factory=dict)
-    length: bool = True  # say how long the body is; without, hanging up ends it
-    cut: int | None = None  # bytes of the body after which it hangs up
-    stall: int | None = None  # bytes of the body after which nothing more comes; -1: nothing at all
+    length: bool = True  # send Content-Length; otherwise the end of the connection ends the body
+    cut: int | None = None  # hang up after this many bytes of the body
+    stall: int | None = None  # send nothing more after this many bytes of the body; -1: send nothing at all
     pause: float = 0.0  # seconds after each PIECE of the body
 
 
 PIECE = 2**14  # bytes
-Answers = Answer | list[Answer] | Callable[[Request], Answer]  # a list: one after the other, the last from then on
+Answers = Answer | list[Answer] | Callable[[Request], Answer]  # a list: one after the other; the last one repeats
 
 
 def rpc(method: str, service: str = "competitions.CompetitionApiService") -> Key:
-    """The key of one of the API's methods."""
+    """The key of a method of the API."""
     return "POST", f"/api/v1/{service}/{method}"
 
 
 def reply(value: Any, status: int = 200) -> Answer:
-    """What the API answers."""
+    """An answer of the API."""
     return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 def refusal(status: int, message: str = "") -> Answer:
-    """What the API answers where it refuses."""
+    """An error answer of the API."""
     return reply({"code": status, "message": message or f"refused with {status}"}, status)
 
 
-def wait_first(seconds: float | str, status: int = 429) -> Answer:
-    """What the API answers where it asks to wait."""
-    answer = refusal(status, "slow down")
+def wait_first(seconds: float | str) -> Answer:
+    """An answer of the API that asks to wait."""
+    answer = refusal(429, "slow down")
     answer.headers["Retry-After"] = str(seconds)
     return answer
 
@@ -103,11 +103,56 @@ def redirect(url: str) -> Answer:
 
 
 def download(body: bytes | Path) -> Answer:
-    """A file as the store serves it: with its checksum, and from any byte on."""
+    """A file as the store serves it, with its checksum, so that a download can resume."""
     data = body.read_bytes() if isinstance(body, Path) else body
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/zip"}
     return Answer(body=body, headers=headers | {"Last-Modified": "Wed, 01 Mar 2023 08:00:00 GMT"})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Sends a KaggleServer's answers: every request goes to `self.server.owner`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.send(self.server.owner.answer(Request(self.command, self.path, headers, body)), headers)
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_CONNECT = handle_any  # noqa: N815
+
+    def send(self, answer: Answer, asked: dict[str, str]) -> None:
+        body = answer.body.read_bytes() if isinstance(answer.body, Path) else answer.body
+        status, headers = answer.status, dict(answer.headers)
+        start = int(asked.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        etag = headers.get("ETag")
+        if start and etag and asked.get("if-range", etag) == etag:
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            body = body[start:]
+        self.close_connection = True
+        if answer.stall == -1:
+            self.server.owner.closing.wait()
+            return
+        self.send_response(status)
+        for name, value in (headers | ({"Content-Length": str(len(body))} if answer.length else {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(ConnectionError):  # the client may hang up after the headers
+            self.send_body(b"" if self.command == "HEAD" else body[: answer.cut][: answer.stall], answer.pause)
+        if answer.stall is not None:
+            self.server.owner.closing.wait()
+        self.close_connection = not answer.length or answer.cut is not None or self.command == "CONNECT"
+
+    def send_body(self, body: bytes, pause: float) -> None:
+        size = PIECE if pause else max(len(body), 1)
+        for start in range(0, len(body), size):
+            self.wfile.write(body[start : start + size])
+            time.sleep(pause)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
 
 
 class KaggleServer:
@@ -117,8 +162,9 @@ class KaggleServer:
         self.answers: dict[Key, Answers] = {}
         self.requests: list[Request] = []
         self.lock = threading.Lock()
-        self.closing = threading.Event()  # ends what stalls
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.closing = threading.Event()  # ends stalled answers
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.owner = self
         self.http.daemon_threads = True
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05})
 
@@ -137,7 +183,7 @@ class KaggleServer:
         return f"http://127.0.0.1:{self.http.server_port}"
 
     def environment(self, home: Path, credentials: bool = True) -> dict[str, str]:
-        """What the client needs in its environment to come here and nowhere else."""
+        """The environment with which the client connects to this server and nowhere else."""
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), self.url)
         proxies |= dict.fromkeys(("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"), "")
         account = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY} if credentials else {}
@@ -145,11 +191,11 @@ class KaggleServer:
         return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", **homes, **proxies, **account}
 
     def asked(self, key: Key) -> list[Request]:
-        """The requests of this key, in order."""
+        """The requests with this key, in order."""
         return [request for request in self.requests if (request.method, urlsplit(request.url).path) == key]
 
     def answer(self, request: Request) -> Answer:
-        """Look the answer up; what is not in the table is a 404, and a tunnel to the real site is refused."""
+        """Look the answer up: 404 if the table has none, as for a tunnel to the real site."""
         with self.lock:
             self.requests.append(request)
             found = self.answers.get((request.method, urlsplit(request.url).path))
@@ -158,53 +204,6 @@ class KaggleServer:
         if callable(found):
             found = found(request)
         return found or refusal(404, f"there is no answer to {request.method} {request.url}")
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                self.send(server.answer(Request(self.command, self.path, headers, body)), headers)
-
-            do_GET = do_POST = do_PUT = do_HEAD = do_CONNECT = handle_any  # noqa: N815
-
-            def send(self, answer: Answer, asked: dict[str, str]) -> None:
-                body = answer.body.read_bytes() if isinstance(answer.body, Path) else answer.body
-                status, headers = answer.status, dict(answer.headers)
-                start = int(asked.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-                etag = headers.get("ETag")
-                if start and etag and asked.get("if-range", etag) == etag:
-                    status = 206
-                    headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-                    body = body[start:]
-                self.close_connection = True
-                if answer.stall == -1:
-                    server.closing.wait()
-                    return
-                self.send_response(status)
-                for name, value in (headers | ({"Content-Length": str(len(body))} if answer.length else {})).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                with suppress(ConnectionError):  # the client may hang up once it has seen the headers
-                    self.send_body(b"" if self.command == "HEAD" else body[: answer.cut][: answer.stall], answer.pause)
-                if answer.stall is not None:
-                    server.closing.wait()
-                self.close_connection = not answer.length or answer.cut is not None or self.command == "CONNECT"
-
-            def send_body(self, body: bytes, pause: float) -> None:
-                size = PIECE if pause else max(len(body), 1)
-                for start in range(0, len(body), size):
-                    self.wfile.write(body[start : start + size])
-                    time.sleep(pause)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
 
 
 COMPETITION = "photo-reconstruction"
@@ -217,23 +216,23 @@ SIGNED = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
 
 
 class Contest:
-    """The competition behind a server: it checks what it is sent, unpacks it, and scores it after some polls.
+    """The competition behind a server: it checks and unpacks each upload, and scores it after `polls` requests.
 
-    `score` gives a CSV's score, or raises BadInput with what is wrong with it.
+    `score` returns a CSV's score, or raises BadInput that names its fault.
     """
 
     def __init__(self, server: KaggleServer, score: Callable[[bytes], float], polls: int = 1) -> None:
         self.server, self.score, self.polls = server, score, polls
-        self.submissions: list[dict[str, Any]] = []  # as the API gives them, newest first
+        self.submissions: list[dict[str, Any]] = []  # in the API's form, newest first
         self.teams: list[dict[str, Any]] = []  # the leaderboard, best first
-        self.promised: dict[str, int] = {}  # bytes that each upload will have
+        self.promised: dict[str, int] = {}  # the announced size of each upload, in bytes
         self.received: dict[str, bytes] = {}
-        self.page = 20  # entries, however many are asked for
+        self.page = 20  # entries a page, whatever the client requests
         for key, answer in ((START, self.start), (CREATE, self.create), (LIST, self.listed), (BOARD, self.board)):
             server.answers[key] = partial(self.checked, answer)
 
     def checked(self, answer: Callable[[dict[str, Any]], Answer], request: Request) -> Answer:
-        """What is asked by the user, of this competition."""
+        """The answer, if the request comes from the user and names this competition."""
         if request.headers.get("authorization") != SIGNED:
             return refusal(401, "Unauthorized")
         if request.json["competitionName"] != COMPETITION:
@@ -263,7 +262,7 @@ class Contest:
         return reply({"message": "Successfully submitted", "ref": ref})
 
     def judged(self, data: bytes) -> dict[str, Any]:
-        """A new submission, with what it will say after some polls."""
+        """A new, pending submission; `later` has its result."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S.123Z", time.gmtime())
         base = {"date": now, "totalBytes": len(data), "status": "PENDING", "polls": self.polls}
         try:
@@ -292,7 +291,7 @@ class Contest:
 
 
 def scorer(index: Path, truth: Path) -> Callable[[bytes], float]:
-    """The score of a CSV by the truth of a drawn competition, as its organisers would have it: bgr, minmax."""
+    """A function that scores a CSV against a drawn competition's targets, with Kaggle's encoding: bgr, minmax."""
     rows = read_index(index)
     test = rows[rows["split"] == "test"]
     names, boxes = test["filename"].tolist(), boxes_of(test)
@@ -308,11 +307,11 @@ def scorer(index: Path, truth: Path) -> Callable[[bytes], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kaggle on this machine, for one drawn competition.")
+    parser = argparse.ArgumentParser(description="A fake Kaggle on this machine, for a drawn competition.")
     parser.add_argument("--archive", type=Path, help="the competition's zip, for fetch.source: kaggle")
     parser.add_argument("--index", type=Path, default=paths.INDEX)
-    parser.add_argument("--truth", type=Path, default=paths.TRUTH, help="its whole test images")
-    parser.add_argument("--polls", type=int, default=3, help="looks at a submission before it is scored")
+    parser.add_argument("--truth", type=Path, default=paths.TRUTH, help="the test images without holes")
+    parser.add_argument("--polls", type=int, default=3, help="requests before a submission is scored")
     arguments = parser.parse_args()
     with KaggleServer() as server:
         contest = Contest(server, scorer(arguments.index, arguments.truth), arguments.polls)
@@ -321,7 +320,7 @@ def main() -> None:
             server.answers[FILES] = redirect(f"{STORE}/{COMPETITION}.zip")
             server.answers["GET", f"/{COMPETITION}.zip"] = download(arguments.archive)
         for name, value in server.environment(Path.home()).items():
-            if name not in ("HOME", "XDG_CONFIG_HOME"):  # the user's git and DVC need theirs
+            if name not in ("HOME", "XDG_CONFIG_HOME"):  # git and DVC need the user's own
                 print(f"export {name}={value}")
         print("# Ctrl-C ends it", flush=True)
         with suppress(KeyboardInterrupt):

@@ -1,20 +1,21 @@
-"""A model in the layout of Stable Diffusion 2 inpainting, small and untrained.
+"""A small, untrained model in the layout of Stable Diffusion 2 inpainting: `python -m tools.tiny_diffusion FOLDER`.
 
-`python -m tools.tiny_diffusion FOLDER` writes it, so that everything can be run with no network.
+With it the system `diffusion` runs without a network.
 """
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is loaded: see pipeline.systems.diffusion.network
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is imported, as pipeline.systems.diffusion does
 
 TEXT = 77  # tokens
 
 
 def make(folder: Path, channels: int = 9, prediction_type: str = "epsilon") -> Path:
-    """Write the model, and give its folder. `channels` is what its U-Net takes."""
+    """Write the model and return its folder. `channels` is the number of the U-Net's input channels."""
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -53,8 +54,8 @@ def make(folder: Path, channels: int = 9, prediction_type: str = "epsilon") -> P
     return folder
 
 
-def make_tokenizer(folder: Path):
-    """One that spells: its vocabulary is CLIP's 512 symbols of a byte, two merges and the two special tokens."""
+def make_tokenizer(folder: Path) -> Any:
+    """A tokenizer that spells: its vocabulary is CLIP's 512 byte symbols, two merges and the two special tokens."""
     from transformers import CLIPTokenizer
 
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

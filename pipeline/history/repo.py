@@ -1,4 +1,4 @@
-"""What git and DVC know of the working tree: thin calls of both. Each raises BadInput in their own words."""
+"""Thin wrappers of git and DVC commands. Each raises BadInput with the message of git or DVC."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ DVC = (sys.executable, "-m", "dvc")
 
 
 def output_of(*command: str) -> str:
-    """What a command prints. Raises BadInput with its complaint where it fails or is not there."""
+    """A command's stdout. Raises BadInput with its error message if it fails or is not installed."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except FileNotFoundError:
@@ -24,41 +24,41 @@ def output_of(*command: str) -> str:
 
 
 def git(*arguments: str) -> str:
-    """What git prints, without the last line's end."""
+    """The output of a git command, without the last newline."""
     return output_of("git", *arguments).rstrip("\n")
 
 
 def head_commit() -> str:
-    """The commit that is checked out, 40 hexadecimal digits."""
+    """The commit that is checked out, as 40 hexadecimal digits."""
     return git("rev-parse", "--verify", "HEAD")
 
 
 def commit_of(tag: str) -> str | None:
-    """The commit that a tag names, None where there is no such tag."""
+    """The commit of a tag; None if there is no such tag."""
     return git("rev-parse", "--verify", f"refs/tags/{tag}^{{commit}}") if tag in tags() else None
 
 
 def check_tag(name: str, commit: str) -> None:
-    """Raises BadInput where a commit cannot have a tag of this name: it is no name, or another commit's."""
+    """Raise BadInput if the name is not valid, or if another commit has this tag."""
     try:
-        git("check-ref-format", "--branch", name)  # stricter than for a tag: nothing that looks like an option
+        git("check-ref-format", "--branch", name)  # stricter than for tags: no leading dash
     except BadInput:
-        raise BadInput(f"git takes no tag named {name!r}; leave out spaces and signs") from None
+        raise BadInput(f"{name!r} is not a valid tag name; leave out spaces and special characters") from None
     if (other := commit_of(name)) not in (None, commit):
-        raise BadInput(f"the tag {name} is commit {other} already; choose another name, or `git tag -d {name}`")
+        raise BadInput(f"the tag {name} already names commit {other}; choose another name, or `git tag -d {name}`")
 
 
 def make_tag(name: str, commit: str) -> None:
-    """Tag a commit; nothing happens where it has this tag. Raises BadInput as check_tag does."""
+    """Tag a commit, unless it has this tag already. Raises BadInput as check_tag does."""
     check_tag(name, commit)
     if commit_of(name) is None:
         git("tag", "--no-sign", name, commit)
 
 
 def uncommitted() -> list[str]:
-    """The files that a checkout of HEAD would not bring back: those that differ, and new ones in pipeline/.
+    """The files that a checkout of HEAD would not restore: changed ones, and new ones in pipeline/.
 
-    The ledger is none of them, since every upload changes it.
+    The ledger does not count, because every upload changes it.
     """
     entries = git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").split("\0")
     known = [(entry[:2], entry[3:]) for entry in entries if entry]
@@ -67,21 +67,21 @@ def uncommitted() -> list[str]:
 
 
 def stale(stage: str) -> list[str]:
-    """The stages whose code, settings, inputs or outputs changed, of `stage` and those that lead to it."""
+    """The stages up to and including `stage` whose code, settings, inputs or outputs changed."""
     return list(json.loads(output_of(*DVC, "status", "--json", "--with-deps", stage)))
 
 
 def tags() -> list[str]:
-    """All tags, in order of their names."""
+    """All tags, sorted by name."""
     return git("tag", "--list", "--format=%(refname:lstrip=2)").splitlines()
 
 
 def file_at(commit: str, path: str) -> str | None:
-    """The text of a file in a commit, None where it has none."""
+    """The text of a file in a commit; None if the commit does not have it."""
     return git("show", f"{commit}:{path}") if git("ls-tree", "--name-only", commit, "--", path) else None
 
 
 def worktrees() -> list[Path]:
-    """The folders of the repository's worktrees, the main one among them, there or not."""
+    """The folders of the repository's worktrees, the main one included, whether or not they exist."""
     lines = git("worktree", "list", "--porcelain").splitlines()
     return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]

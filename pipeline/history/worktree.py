@@ -1,4 +1,4 @@
-"""A commit checked out beside the working tree, with the repository's DVC cache: to run it and leave all as it was."""
+"""A git worktree that shares the repository's DVC cache, so that a commit runs without touching the working tree."""
 
 import os
 import signal
@@ -17,15 +17,16 @@ from pipeline.base.files import remove
 from pipeline.history import repo
 
 FOLDER = paths.WORK / "reproduce"
-CHECKPOINTS = FOLDER / "checkpoints"  # of trainings that were interrupted: the next run goes on from them
+CHECKPOINTS = FOLDER / "checkpoints"  # of interrupted trainings; the next run resumes from them
 
 
 @contextmanager
 def worktree(commit: str, archive: str) -> Iterator[Path]:
-    """A commit in a git worktree below FOLDER, removed when the block ends; so is what a killed run left.
+    """A commit in a git worktree below FOLDER, which is removed when the block ends.
 
-    It has this repository's cache, remotes and downloads. It stands so deep that the relative path `archive`, seen from
-    there, is still in FOLDER. Raises BadInput where another process has a worktree there.
+    Leftovers of a killed run are removed first. The worktree uses this repository's cache, remotes and downloads. It is
+    nested deep enough that the relative path `archive`, resolved from it, stays inside FOLDER. Raises BadInput if
+    another process has a worktree there.
     """
     outside = Path(os.path.normpath(archive)).parts.count("..")
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def worktree(commit: str, archive: str) -> Iterator[Path]:
         clear()
         tree = Path(FOLDER.resolve(), "tree", *["up"] * outside, commit[:12])
         try:
-            # Without the user's hooks: those of `dvc install` would check data out here.
+            # Without the user's hooks, because those of `dvc install` would check out data here.
             repo.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(tree), commit)
             share_cache(tree)
             CHECKPOINTS.mkdir(exist_ok=True)
@@ -45,7 +46,7 @@ def worktree(commit: str, archive: str) -> Iterator[Path]:
 
 
 def clear() -> None:
-    """Remove the worktree in FOLDER, and of git's list of worktrees that one alone."""
+    """Remove the worktree in FOLDER, and its entry in git's list of worktrees."""
     folder = FOLDER.resolve() / "tree"
     remove(folder)
     for tree in repo.worktrees():
@@ -54,9 +55,9 @@ def clear() -> None:
 
 
 def share_cache(tree: Path) -> None:
-    """Let DVC in a worktree use the cache and the remotes that it uses here, whatever the commit's own settings."""
+    """Make DVC in a worktree use this repository's cache and remotes, whatever the commit's own settings are."""
     here = Config(".dvc").read()  # paths in it are absolute
-    # `dvc repro --pull` fails where there is no remote, not where one is empty.
+    # `dvc repro --pull` fails without a remote, but not with an empty one.
     none = {"none": {"url": str(tree.parent / "none")}}
     with Config(str(tree / ".dvc")).edit("local") as local:
         local["core"] = {"remote": here["core"].get("remote", "none"), "site_cache_dir": str(tree / ".dvc/tmp/site")}
@@ -65,7 +66,7 @@ def share_cache(tree: Path) -> None:
 
 
 def link(source: Path, place: Path) -> None:
-    """Put a link to what is here at its place in a worktree; nothing happens where there is none."""
+    """Replace `place` in a worktree by a link to `source`, if `source` exists."""
     if source.exists():
         remove(place)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +74,9 @@ def link(source: Path, place: Path) -> None:
 
 
 def run_dvc(tree: Path, *arguments: str) -> None:
-    """Run DVC in a worktree with the Python that runs now; what it prints is seen. Raises BadInput where it fails.
+    """Run DVC in a worktree with the current Python; its output is shown. Raises BadInput if it fails.
 
-    When this process is stopped, DVC and the stage it runs end first: a training writes a checkpoint.
+    If this process is stopped, it stops DVC and its stage first and waits, so that a training writes a checkpoint.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     with subprocess.Popen(
@@ -83,8 +84,8 @@ def run_dvc(tree: Path, *arguments: str) -> None:
         cwd=tree,
         env=os.environ | {"PATH": path},
         stdin=subprocess.DEVNULL,
-        process_group=0,  # a Ctrl-C comes to us alone, and is passed on
-        close_fds=False,  # it holds the lock as well, should we be killed
+        process_group=0,  # only this process receives a Ctrl-C, and passes it on
+        close_fds=False,  # it keeps the lock if this process is killed
     ) as process:
         try:
             status = process.wait()
@@ -92,11 +93,11 @@ def run_dvc(tree: Path, *arguments: str) -> None:
             stop(process)
             raise
     if status != 0:
-        raise BadInput(f"`dvc {' '.join(arguments)}` failed at this commit; what it says stands above")
+        raise BadInput(f"`dvc {' '.join(arguments)}` failed at this commit; its output is above")
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Interrupt a process and those it started, and wait; interrupted once more, end them at once."""
+    """Interrupt a process and its children and wait; at a second interrupt, kill them."""
     with suppress(KeyboardInterrupt, ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
         process.wait()

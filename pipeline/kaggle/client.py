@@ -1,7 +1,7 @@
-"""The official kaggle client: the only file that imports it, and only inside the functions that need it.
+"""Calls of the official kaggle client. Only this file imports it, inside the functions that need it.
 
-The client waits for ever and seldom tries again, so both are done here. Every function raises BadInput naming what
-failed and the remedy. Times named `until` are of time.monotonic.
+The client has no timeouts and rarely retries, so this file adds both. Every function raises BadInput, which names what
+failed and the remedy. A time called `until` is a deadline on time.monotonic's clock.
 """
 
 import io
@@ -22,27 +22,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.base.command import MACHINE_FAULTS
-from pipeline.base.errors import DAMAGED, BadInput
+from pipeline.base.errors import BadInput, Damaged, reading_zip
 from pipeline.base.progress import say
 
 NO_ACCOUNT = (
     "no Kaggle account is set up: create a token at https://www.kaggle.com/settings (API, Create New Token) and save "
     "it as ~/.kaggle/kaggle.json, or set KAGGLE_USERNAME and KAGGLE_KEY"
 )
-ANSWER = 60.0  # seconds that one answer may take
-SILENCE = 120.0  # seconds of a download without a byte
-PATIENCE = 600.0  # seconds that Kaggle may ask to wait
-PAUSES = (1.0, 2.0, 4.0)  # seconds before each further try
-CHUNK = 2**16  # bytes the client writes at once; of a chunk that is cut it keeps nothing
-PAGE = 100  # entries asked for at once
-NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"  # how a score is written
+COMPETITION_PAGE = "https://www.kaggle.com/competitions/"
+ANSWER = 60.0  # seconds to wait for one answer
+SILENCE = 120.0  # seconds to wait for the next byte of a download
+PATIENCE = 600.0  # the longest Retry-After, in seconds, that is obeyed
+PAUSES = (1.0, 2.0, 4.0)  # seconds before each retry
+CHUNK = 2**16  # bytes the client writes at once; it drops a chunk that was cut off
+PAGE = 100  # entries a page
+NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"  # a score as text
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A submission as Kaggle lists it."""
+    """A submission in Kaggle's list."""
 
     ref: str
     time: datetime  # UTC
@@ -50,7 +51,7 @@ class Submitted:
     status: str  # PENDING, COMPLETE or ERROR
     public_score: str  # a number, or empty
     private_score: str
-    error: str  # what Kaggle says of an ERROR
+    error: str  # Kaggle's message for an ERROR
 
 
 @dataclass(frozen=True)
@@ -61,29 +62,29 @@ class Entry:
     score: float
 
 
-class TookTooLong(BaseException):  # no Exception: the client catches those and tries again
-    """The time is over."""
+class TookTooLong(BaseException):  # not an Exception: the client catches those and retries
+    """The time limit has passed."""
 
 
 @cache
 def client() -> Any:
-    """An authenticated kaggle.KaggleApi. Raises BadInput where there are no credentials.
+    """An authenticated kaggle.KaggleApi. Raises BadInput if there are no credentials.
 
-    Importing the package authenticates; without credentials it prints its help and closes stdin, so both are
-    kept from it.
+    Importing the package authenticates. Without credentials it prints its help and closes stdin, so this function
+    hides both from it.
     """
     stdin = sys.stdin
     sys.stdin = io.StringIO()
     try:
-        with within(ANSWER), redirect_stdout(io.StringIO()):  # a token is asked about over the network
+        with within(ANSWER), redirect_stdout(io.StringIO()):  # a token is checked over the network
             from kaggle.api.kaggle_api_extended import KaggleApi
 
             api = KaggleApi()
-            api.args = [option for option in api.args if option != "--verbose"]  # it prints the key; VERBOSE sets it
+            api.args = [option for option in api.args if option != "--verbose"]  # VERBOSE sets it; it prints the key
             api.authenticate()
     except SystemExit:
         raise BadInput(NO_ACCOUNT) from None
-    except OSError as error:  # every error of requests is one
+    except OSError as error:  # the base class of every requests error
         raise BadInput(f"Kaggle cannot be reached or refuses the credentials ({plain(error)})") from None
     finally:
         sys.stdin = stdin
@@ -91,18 +92,18 @@ def client() -> Any:
 
 
 def download(competition: str, folder: Path, silence: float = SILENCE) -> Path:
-    """The competition's zip in `folder`, whole; a download that was cut goes on where the server allows it.
+    """Download the competition's zip into `folder` and return its path.
 
-    It may take any time while bytes come, but is given up after `silence` seconds without any. The client shows its
-    own progress bar.
+    An interrupted download resumes if the server supports it. There is no time limit while bytes arrive; after
+    `silence` seconds without any it raises BadInput. The client shows its own progress bar.
     """
     api = client()
-    # One try a call: in its own tries the client takes whatever a failing server answers for the file.
+    # No retries in the client: it would write a failing server's error page into the file.
     api.download_file = partial(api.download_file, chunk_size=CHUNK, max_retries=0)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{competition}.zip"
 
-    def load() -> None:
+    def fetch() -> None:
         with within(silence, lambda: path.stat().st_size if path.exists() else 0), redirect_stdout(sys.stderr):
             api.competition_download_files(competition, path=os.fspath(folder), quiet=False)
         if not path.exists():
@@ -111,77 +112,75 @@ def download(competition: str, folder: Path, silence: float = SILENCE) -> Path:
             )
         check_end(path)
 
-    ask(competition, load, math.inf)
+    ask(competition, fetch, math.inf)
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except DAMAGED as error:
-        broken = str(error)
-    if broken is not None:
-        path.unlink()  # the client keeps a file of the right size, however broken it is inside
-        raise BadInput(f"the download of {competition} arrived broken ({broken}) and was removed; run again")
+        with reading_zip(), zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise Damaged(broken)
+    except Damaged as error:
+        path.unlink()  # the client checks only the size
+        raise BadInput(explain(competition, error)) from None
     return path
 
 
 def check_end(path: Path) -> None:
-    """Removes a file that has not the end of a zip, as when it was cut and the server had not said how long it is.
+    """Remove a file that does not end as a zip does, and raise Damaged.
 
-    The client takes it for whole. Raises zipfile.BadZipFile.
+    If the server gives no length, the client takes a file that was cut off for a complete one.
     """
     try:
-        zipfile.ZipFile(path).close()
-    except zipfile.BadZipFile:
+        with reading_zip():
+            zipfile.ZipFile(path).close()
+    except Damaged:
         path.unlink()
         raise
 
 
 def submit(competition: str, path: Path, description: str, until: float) -> str:
-    """Send a file, a csv or a zip of one; its number at Kaggle. It is sent once: what arrived may not be heard of."""
+    """Upload a CSV, or a zip of one, and return Kaggle's number for it.
+
+    A failed upload is not repeated, because Kaggle may have received it although its answer was lost.
+    """
     api = client()
 
     def send() -> Any:
         with within(until - time.monotonic()):
             return api.competition_submit(os.fspath(path), description, competition, quiet=not sys.stderr.isatty())
 
-    with redirect_stdout(io.StringIO()) as said:
+    with redirect_stdout(io.StringIO()) as printed:
         sent = ask(competition, send, until, refused_only=True)
-    if not sent.ref:  # the client's way to say that the store did not take the file; it prints the reason last
-        reason = plain((said.getvalue().splitlines() or [sent.message])[-1])
+    if not sent.ref:  # the store refused the file; the client's last line has the reason
+        reason = plain((printed.getvalue().splitlines() or [sent.message])[-1])
         raise BadInput(f"the upload to {competition} failed ({reason}); run again")
     return str(sent.ref)
 
 
 def submissions(competition: str, until: float) -> Iterator[Submitted]:
-    """The account's submissions, newest first, asked for page by page."""
-    api = client()
+    """The account's submissions, newest first, requested page by page."""
     from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
-    request = ApiListSubmissionsRequest()
-    request.competition_name = competition
-    yield from pages(api, competition, "list_submissions", request, submitted, until)
+    return pages(competition, "list_submissions", ApiListSubmissionsRequest(), submitted, until)
 
 
 def leaderboard(competition: str, until: float) -> list[Entry]:
-    """The public leaderboard, best first: all teams that have a score."""
-    api = client()
+    """The public leaderboard, best first: every team that has a score."""
     from kagglesdk.competitions.types.competition_api_service import ApiGetLeaderboardRequest
 
-    request = ApiGetLeaderboardRequest()
-    request.competition_name = competition
-    teams = pages(api, competition, "get_leaderboard", request, entry, until)
+    teams = pages(competition, "get_leaderboard", ApiGetLeaderboardRequest(), entry, until)
     return sorted((team for team in teams if not math.isnan(team.score)), key=lambda team: team.score)
 
 
 def entry(team: Any) -> Entry:
-    """An entry of the client's leaderboard; the score is NaN where there is none yet."""
+    """Convert an entry of the client's leaderboard; a team without a score gets NaN."""
     return Entry(plain(team.team_name), float(number_of(team.score) or "nan"))
 
 
 def pages(
-    api: Any, competition: str, method: str, request: Any, convert: Callable[[Any], Result], until: float
+    competition: str, method: str, request: Any, convert: Callable[[Any], Result], until: float
 ) -> Iterator[Result]:
-    """What a method of the API lists, page after page, each entry converted."""
-    request.page_size = PAGE
+    """The converted entries that a method of the API lists, page by page."""
+    api = client()
+    request.competition_name, request.page_size = competition, PAGE
 
     def page() -> tuple[list[Result], str]:
         with within(min(ANSWER, until - time.monotonic())), api.build_kaggle_client() as kaggle:
@@ -197,7 +196,7 @@ def pages(
 
 
 def submitted(listed: Any) -> Submitted:
-    """An entry of the client's list of submissions."""
+    """Convert an entry of the client's list of submissions."""
     return Submitted(
         ref=str(listed.ref),
         time=(listed.date or datetime.now(UTC)).replace(tzinfo=UTC),
@@ -210,7 +209,7 @@ def submitted(listed: Any) -> Submitted:
 
 
 def number_of(score: Any) -> str:
-    """A score as the client gives it: text, a number or nothing. Raises ValueError where it is something else."""
+    """The client's score (a number, text or None) as text. Raises ValueError if the text is not a number."""
     text = "" if score is None else str(score).strip()
     if text and not re.fullmatch(NUMBER, text):
         raise ValueError(f"the score {text!r}")
@@ -218,28 +217,28 @@ def number_of(score: Any) -> str:
 
 
 def plain(text: Any) -> str:
-    """What comes from outside, on one line that a terminal shows as it is, without the secrets of signed links."""
+    """Text from outside made safe to print: one line, no control characters, no query strings of signed links."""
     line = " ".join(str(text or "").split())
     return re.sub(r"\?\S*=\S*", "?...", "".join(letter for letter in line if letter.isprintable()))
 
 
 @contextmanager
 def within(seconds: float, size: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """End the block with BadInput once `size()` has been the same for so many seconds.
+    """Raise BadInput from the block once `size()` has not changed for this many seconds.
 
-    A timer's signal ends any wait of the main thread, whatever the client does there.
+    A timer signal interrupts the main thread, whatever call of the client it waits in.
     """
     seconds = max(seconds, 0)
     seen, since = size(), time.monotonic()
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         nonlocal seen, since
         if (now := size()) != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since >= seconds:
             raise TookTooLong
 
-    before = signal.signal(signal.SIGALRM, look)
+    before = signal.signal(signal.SIGALRM, check)
     interval = min(max(seconds / 4, 0.05), 1.0)
     signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
@@ -252,57 +251,52 @@ def within(seconds: float, size: Callable[[], int] = lambda: 0) -> Iterator[None
 
 
 def ask(competition: str, call: Callable[[], Result], until: float, refused_only: bool = False) -> Result:
-    """What the call gives. Where Kaggle asks to wait or fails, wait and call again, a few times and not past `until`.
+    """The call's result. If Kaggle fails or asks to wait, wait and retry, a few times and never past `until`.
 
-    `refused_only` calls again only where Kaggle has surely not done what it was asked.
+    With `refused_only` it retries only if Kaggle certainly did not execute the request.
     """
     for pause in (*PAUSES, None):
         try:
             return call()
-        except (OSError, zipfile.BadZipFile) as error:  # every error of requests is an OSError
+        except (OSError, Damaged) as error:  # every requests error is an OSError
             status = status_of(error)
             if getattr(error, "errno", None) in MACHINE_FAULTS:
                 raise
-            passing = status == 429 or (not refused_only and (status is None or status >= 500))
-            wait = asked_to_wait(error) if status == 429 else None
+            temporary = status == 429 or (not refused_only and (status is None or status >= 500))
+            wait = retry_after(error) if status == 429 else None
             wait = pause if wait is None else wait
-            if pause is None or not passing or wait > min(PATIENCE, until - time.monotonic()):
+            if pause is None or not temporary or wait > min(PATIENCE, until - time.monotonic()):
                 raise BadInput(explain(competition, error)) from None
             say(f"{explain(competition, error).partition(';')[0]}; trying again in {wait:.0f} s")
             time.sleep(wait)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
-                f"the kaggle client does not understand what Kaggle answers ({plain(repr(error))}); look at "
-                f"{page_of(competition)}, and for a newer client in requirements.txt"
+                f"the kaggle client does not understand Kaggle's answer ({plain(repr(error))}); look at "
+                f"{COMPETITION_PAGE}{competition}, or set a newer client in requirements.txt"
             ) from None
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status of a failed request, None where there was no answer."""
+    """The HTTP status of a failed request; None if there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def asked_to_wait(error: Exception) -> float | None:
-    """Seconds that Kaggle asks to wait, in either form that Retry-After has, None where it does not say."""
+def retry_after(error: Exception) -> float | None:
+    """The seconds in Retry-After, which is a number or a date; None if it is missing or neither."""
     value = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
     if value.isdecimal():
         return float(value)
     try:
         return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0)
-    except (TypeError, ValueError):  # no date, or one without its zone
+    except (TypeError, ValueError):  # not a date, or a date without a time zone
         return None
 
 
-def page_of(competition: str) -> str:
-    """The competition's page."""
-    return f"https://www.kaggle.com/competitions/{competition}"
-
-
 def explain(competition: str, error: Exception) -> str:
-    """What a failed request means for the user."""
-    page = page_of(competition)
-    if isinstance(error, zipfile.BadZipFile):
+    """The message for a failed request: what it means, and the remedy."""
+    page = COMPETITION_PAGE + competition
+    if isinstance(error, Damaged):
         return f"the download of {competition} arrived broken ({error}) and was removed; run again"
     match status_of(error):
         case 401:
@@ -312,11 +306,11 @@ def explain(competition: str, error: Exception) -> str:
         case 404:
             return f"there is no competition {competition} (404): check fetch.competition against {page}"
         case 429:
-            wait = asked_to_wait(error)
+            wait = retry_after(error)
             again = "in a few minutes" if wait is None else f"in {wait:.0f} s"
             return f"Kaggle asks to wait (429, too many requests): run again {again}"
         case int(status) if status < 500:
             return f"Kaggle refuses ({status}): {plain(error)}"
         case int(status):
             return f"Kaggle answers with an error ({status}); run again later"
-    return f"the connection to Kaggle failed ({plain(error)}); run again, a cut download goes on where it stopped"
+    return f"the connection to Kaggle failed ({plain(error)}); run again, a download resumes where it stopped"

@@ -1,15 +1,15 @@
-"""submissions/ledger.csv: one row for each submission that Kaggle has of us, oldest first. It is kept in git.
+"""submissions/ledger.csv, in git: one row for each submission that was sent to Kaggle, oldest first.
 
 The ledger is a table of text with the columns COLUMNS:
 
 - time: when it was sent, UTC, 2023-03-01T08:00:00+00:00
-- commit, tag: the git commit that made it, 40 hexadecimal digits, and the tag there. `score-` alone is a tag that waits
-  for the score it will carry
+- commit, tag: the git commit that made it, 40 hexadecimal digits, and its tag. `score-` alone means that the tag is
+  made when the score is known
 - sha256: of submission.csv, 64 hexadecimal digits
-- recipe, validation_rmse: as in params.yaml and metrics.json
-- public_score, private_score: as Kaggle gives them; empty while it has not scored, `error` where it could not
+- recipe, validation_rmse: from params.yaml and metrics.json; the RMSE is empty if no pairs were held out
+- public_score, private_score: from Kaggle; empty until it has scored the submission, `error` if it could not
 - ref: Kaggle's number of the submission
-- message: what the user said of it, and what Kaggle said of an error
+- message: the user's message, followed by Kaggle's if there was an error
 """
 
 import csv
@@ -24,7 +24,7 @@ from pipeline.base.files import replacing
 from pipeline.kaggle.client import NUMBER
 
 WAITING_TAG = "score-"
-ERROR = "error"  # in place of a score that there will never be
+ERROR = "error"  # instead of a score, if Kaggle could not compute one
 SCORE = rf"({NUMBER}|{ERROR})?"
 FORMS = {
     "time": r"[0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\+00:00",
@@ -42,9 +42,9 @@ COLUMNS = list(FORMS)
 
 
 def read_ledger(path: Path = paths.LEDGER) -> pd.DataFrame:
-    """The ledger, every column str, "" where empty; no rows where there is no file.
+    """The ledger, every column str, "" for an empty field. Without a file it has no rows.
 
-    Raises BadInput naming the line of a damaged file.
+    Raises BadInput naming the damaged line.
     """
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=str)
@@ -56,35 +56,35 @@ def read_ledger(path: Path = paths.LEDGER) -> pd.DataFrame:
                 rows.append(row)
         if not rows:
             raise ValueError("it is empty")
-    except (csv.Error, ValueError) as error:  # what is not UTF-8 is a ValueError too
-        raise BadInput(f"{path} is damaged: {error}; mend it, or `git checkout {path}`") from None
+    except (csv.Error, ValueError) as error:  # bytes that are not UTF-8 raise a ValueError too
+        raise BadInput(f"{path} is damaged: {error}; repair it, or `git checkout {path}`") from None
     return pd.DataFrame(rows[1:], columns=COLUMNS, dtype=str)
 
 
 def check_row(row: list[str], line: int) -> None:
-    """Raises ValueError where a line, the first of which is 1, is not what the ledger has there."""
+    """Raise ValueError unless this is a row of the ledger or, for line 1, its header."""
     if line == 1 and row != COLUMNS:
         raise ValueError(f"line 1 is not {','.join(COLUMNS)}")
     if len(row) != len(COLUMNS):
         raise ValueError(f"line {line} has {len(row)} fields, not {len(COLUMNS)}")
     for name, value in zip(COLUMNS, row, strict=True):
         if line > 1 and not re.fullmatch(FORMS[name], value):
-            raise ValueError(f"line {line}: {value!r} is no {name}")
+            raise ValueError(f"line {line}: {value!r} is not a valid {name}")
 
 
 def write_ledger(ledger: pd.DataFrame, path: Path = paths.LEDGER) -> None:
-    """Put the ledger in the file's place, whole or not at all."""
+    """Replace the file with the ledger atomically."""
     with replacing(path) as partial:
         ledger[COLUMNS].to_csv(partial, index=False, lineterminator="\n")
 
 
 def add_row(ledger: pd.DataFrame, row: dict[str, str]) -> pd.DataFrame:
-    """The ledger with one more row, last; a column that `row` does not name is empty."""
+    """The ledger with this row appended; a column that `row` does not name is empty."""
     return pd.concat([ledger, pd.DataFrame([{name: row.get(name, "") for name in COLUMNS}])], ignore_index=True)
 
 
 def set_row(ledger: pd.DataFrame, ref: str, **values: str) -> pd.DataFrame:
-    """The ledger with these columns of the submission `ref` changed."""
+    """The ledger with these columns of submission `ref` changed."""
     changed = ledger.copy()
     changed.loc[changed["ref"] == ref, list(values)] = list(values.values())
     return changed

@@ -1,4 +1,4 @@
-"""One page with everything a run leaves: scores, curves, sample sheet. It opens offline and holds no script."""
+"""The report page of a run: scores, curves and sample sheet. It opens offline and has no scripts."""
 
 import io
 from html import escape
@@ -17,9 +17,10 @@ img, svg { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: w
 
 
 def make_page(title: str, metrics: dict[str, Any], curves: dict[str, dict[str, pd.DataFrame]], sheet: str) -> str:
-    """The page as HTML. `metrics` is set -> fill -> subset -> RMSE, `curves` system -> curve -> a column
-    beside the steps for each line in it; `sheet` is the sample sheet's file name beside the page."""
-    tables = "".join(f"<h2>RMSE, {escape(name)}</h2>{table(scores)}" for name, scores in metrics.items())
+    """The page as HTML. `metrics` maps set -> fill -> subset -> RMSE. `curves` maps system -> curve -> a table with the
+    column `step` and a column for each line to plot. `sheet` is the sample sheet's file name."""
+    tables = "" if "validation" in metrics else "<p>No pairs were held out, so there is no validation RMSE.</p>"
+    tables += "".join(f"<h2>RMSE, {escape(name)}</h2>{table(scores)}" for name, scores in metrics.items())
     plots = [
         plot(frame["step"], frame[line], f"{system}, {curve}: {line}")
         for system, frames in curves.items()
@@ -29,18 +30,18 @@ def make_page(title: str, metrics: dict[str, Any], curves: dict[str, dict[str, p
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
         f'<h1>{escape(title)}</h1>{tables}<h2>Curves</h2><div class="curves">{"".join(plots)}</div>'
-        f'<h2>Samples</h2><img src="{escape(sheet)}" alt="masked, filled and true images">\n</html>\n'
+        f'<h2>Samples</h2><img src="{escape(sheet)}" alt="masked, filled and target images">\n</html>\n'
     )
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
-    """Scores by fill (rows) and subset (columns) as an HTML table."""
+    """An HTML table of scores, with a row for each fill and a column for each subset."""
     frame = pd.DataFrame(scores).T
     return frame.to_html(float_format="%.4f", na_rep="", border=0)
 
 
 def plot(steps: pd.Series, values: pd.Series, title: str) -> str:
-    """One curve as SVG whose bytes depend on nothing else."""
+    """One curve as SVG. The same values give the same bytes."""
     with matplotlib.rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none"}):
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         axes = figure.subplots()

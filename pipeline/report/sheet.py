@@ -1,11 +1,12 @@
-"""The sample sheet: masked, filled and whole side by side, each row with its RMSE."""
+"""The sample sheet: masked, filled and target images side by side, with captions."""
 
 import cv2
 import numpy as np
 
-COLUMNS = ("masked", "filled", "truth")
-GROUPS = 2  # rows of samples side by side, so that the sheet is no ribbon
-SIDE = 144  # pixels of an image on the sheet: the sheet is kept in git
+COLUMNS = ("masked", "filled", "target")
+GROUPS = 2  # samples side by side
+SIDE = 144  # pixels of an image on the sheet; small, because the sheet is in git
+JPEG_QUALITY = 90
 MARGIN, HEAD, FOOT = 8, 28, 24  # pixels
 INK, PAPER = (40, 40, 40), 255
 
@@ -16,7 +17,7 @@ def draw_sheet(
     columns: tuple[str, ...] = COLUMNS,
     groups: int = GROUPS,
 ) -> np.ndarray:
-    """Samples of an image a column, uint8 [256, 256, 3] RGB, with a caption each, as one image uint8 [h, w, 3]."""
+    """Draw samples, an image uint8 [256, 256, 3] RGB per column, and their captions: uint8 [height, width, 3] RGB."""
     lines = -(-len(samples) // groups)
     width = groups * (len(columns) * SIDE + (len(columns) + 1) * MARGIN)
     sheet = np.full((HEAD + lines * (SIDE + FOOT) + MARGIN, width, 3), PAPER, np.uint8)
@@ -32,13 +33,19 @@ def draw_sheet(
     return sheet
 
 
+def encode_sheet(sheet: np.ndarray) -> bytes:
+    """A sheet, uint8 [height, width, 3] RGB, as the bytes of a JPEG file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
 def spread(count: int, samples: int) -> np.ndarray:
-    """Which of so many rows are shown: `samples` of them, or all, evenly spread; int [samples]."""
+    """`samples` evenly spread row numbers below `count`, or all of them if there are fewer: int [<= samples]."""
     return np.unique(np.linspace(0, count - 1, samples).round().astype(int))
 
 
 def write_text(sheet: np.ndarray, text: str, x: int, y: int) -> None:
-    """Text in place, its base line at (x, y). OpenCV's font has ASCII only."""
+    """Draw text with its baseline at (x, y). OpenCV's font has only ASCII."""
     cv2.putText(
         sheet, text.encode("ascii", "replace").decode(), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA
     )

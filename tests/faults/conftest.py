@@ -22,7 +22,7 @@ SETTINGS = {
     "train.precision": "float32",
     "pix2pix.shuffle_buffer": 10,
     "pix2pix.filters": 2,
-    "train.validation_pairs": 2,
+    "split.validation_pairs": 2,
     "pix2pix.validate_every": 10,
     "pix2pix.checkpoint_every": 2,
     "residual.steps": 40,
@@ -32,7 +32,7 @@ SETTINGS = {
     "residual.checkpoint_every": 2,
     "evaluate.samples": 2,
 }
-STAGES = ("fetch", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
+STAGES = ("fetch", "split", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +43,10 @@ def tiny_settings() -> dict:
 
 @pytest.fixture(scope="session")
 def augmented_once(tmp_path_factory, params_file, run_stage) -> Path:
-    """A folder after the first two stages. Look, do not touch."""
+    """A folder after the first three stages. Look, do not touch."""
     folder = tmp_path_factory.mktemp("augmented")
     params_file(folder, **SETTINGS)
-    for stage in STAGES[:2]:
+    for stage in STAGES[:3]:
         done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     return folder
@@ -56,7 +56,7 @@ def augmented_once(tmp_path_factory, params_file, run_stage) -> Path:
 def finished_once(tmp_path_factory, augmented_once, run_stage) -> Path:
     """A folder after all stages. Look, do not touch."""
     folder = copytree(augmented_once, tmp_path_factory.mktemp("finished") / "folder")
-    for stage in STAGES[2:]:
+    for stage in STAGES[3:]:
         done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     return folder
@@ -64,7 +64,7 @@ def finished_once(tmp_path_factory, augmented_once, run_stage) -> Path:
 
 @pytest.fixture
 def augmented(augmented_once, tmp_path) -> Path:
-    """A copy of the folder after the first two stages."""
+    """A copy of the folder after the first three stages."""
     return copytree(augmented_once, tmp_path / "augmented")
 
 

@@ -1,4 +1,4 @@
-"""`kill -9` of a whole `dvc repro`, at many moments of every stage: run again, it ends with the same bytes."""
+"""`kill -9` of `dvc repro` at many moments of every stage: run again, it ends with the same bytes."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ Moment = Callable[[Path], bool]
 
 
 def there(path: Path) -> Moment:
-    """A file or a folder is there."""
+    """A file or a folder exists."""
     return lambda folder: (folder / path).exists()
 
 
 def begun(path: Path, files: int = 0) -> Moment:
-    """An output is being written, and so many files of it are there."""
+    """An output is being written and has this many files."""
     partial = path.with_name(path.name + ".partial")
     return lambda folder: (folder / partial).exists() and sum(1 for _ in (folder / partial).rglob("*")) >= files
 
 
-def kept(step: int) -> Moment:
-    """The checkpoint of this step or of a later one is there."""
+def saved(step: int) -> Moment:
+    """A checkpoint of this step or of a later one exists."""
 
     def reached(folder: Path) -> bool:
         found = (folder / paths.WORK).rglob("step-*.npz")
@@ -37,13 +37,13 @@ def kept(step: int) -> Moment:
     return reached
 
 
-def keeping(folder: Path) -> bool:
+def saving(folder: Path) -> bool:
     """A checkpoint is being written."""
     return any((folder / paths.WORK).rglob("step-*.npz.partial"))
 
 
 def seconds(count: float) -> Moment:
-    """So long after this was first asked."""
+    """This many seconds after the first call."""
     start: list[float] = []
     return lambda _: start.append(time.monotonic()) or time.monotonic() - start[0] >= count
 
@@ -54,28 +54,30 @@ MOMENTS: list[tuple[str, Moment]] = [
     ("fetch", begun(paths.RAW, 12)),
     ("fetch", there(paths.RAW)),
     ("fetch", there(paths.INDEX)),
+    ("split", seconds(0)),
+    ("split", there(paths.SPLIT)),
     ("augment", seconds(0.5)),
     ("augment", begun(paths.AUGMENTED)),
     ("augment", begun(paths.AUGMENTED, 3)),
     ("augment", there(paths.AUGMENTED)),
     ("train pix2pix", seconds(1)),
-    ("train pix2pix", kept(2)),
-    ("train pix2pix", kept(10)),
-    ("train pix2pix", keeping),
-    ("train pix2pix", kept(20)),
-    ("train pix2pix", keeping),
-    ("train pix2pix", kept(36)),
+    ("train pix2pix", saved(2)),
+    ("train pix2pix", saved(10)),
+    ("train pix2pix", saving),
+    ("train pix2pix", saved(20)),
+    ("train pix2pix", saving),
+    ("train pix2pix", saved(36)),
     ("train pix2pix", begun(paths.MODELS / "pix2pix")),
     ("train pix2pix", there(paths.MODELS / "pix2pix")),
     ("train residual", seconds(1)),
-    ("train residual", kept(4)),
-    ("train residual", keeping),
+    ("train residual", saved(4)),
+    ("train residual", saving),
     ("train residual", there(paths.MODELS / "residual")),
     ("predict", seconds(1)),
     ("predict", begun(paths.FILLED)),
     ("predict", begun(paths.FILLED, 2)),
     ("predict", there(paths.FILLED)),
-    ("predict", there(paths.HELD_OUT)),
+    ("predict", there(paths.VALIDATION)),
     ("write", seconds(0)),
     ("write", begun(paths.SUBMISSION)),
     ("write", there(paths.SUBMISSION)),
@@ -86,7 +88,7 @@ MOMENTS: list[tuple[str, Moment]] = [
 
 
 def start(folder: Path, environment: dict[str, str], output: Path) -> subprocess.Popen:
-    """`dvc repro` in a process group of its own."""
+    """`dvc repro` in its own process group."""
     with output.open("wb") as file:
         return subprocess.Popen(
             ["dvc", "repro"],
@@ -100,7 +102,7 @@ def start(folder: Path, environment: dict[str, str], output: Path) -> subprocess
 
 
 def kill_at(stage: str, moment: Moment, process: subprocess.Popen, folder: Path, output: Path) -> bool:
-    """Kill the process group at a moment of a stage; False where it had ended before."""
+    """Kill the process group at a moment of a stage; False if it ended before."""
     line = f"> python -m pipeline.{stage}".encode()
     end = time.monotonic() + 120
     while process.poll() is None:
@@ -132,5 +134,5 @@ def test_killed_at_many_moments_of_every_stage_it_ends_in_the_same_bytes(
     assert tree(folder / "data") == tree(uninterrupted / "data")
     assert (folder / "dvc.lock").read_bytes() == (uninterrupted / "dvc.lock").read_bytes()
     left = [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
-    assert {path.parent for path in left} <= {folder / paths.TIMES}  # how long training took
+    assert {path.parent for path in left} <= {folder / paths.TIMES}  # the trainings' times
     assert not list(folder.rglob("*.partial"))

@@ -1,4 +1,4 @@
-"""What git says, in repositories of the tests' own. What DVC says is tested with the uploads."""
+"""The git wrappers, in temporary repositories. The uploads test the DVC wrappers."""
 
 import subprocess
 
@@ -11,7 +11,7 @@ from pipeline.history import repo
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A repository with one commit, the working folder."""
+    """A repository with one commit, as the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -37,45 +37,45 @@ def commit() -> str:
 def test_a_tag_names_its_commit(folder):
     first = repo.head_commit()
     repo.make_tag("score-0.1", first)
-    repo.make_tag("score-0.1", first)  # again: nothing to do
+    repo.make_tag("score-0.1", first)  # does nothing
     second = commit()
     assert len(first) == 40 and repo.commit_of("score-0.1") == first != second
     assert repo.commit_of("score-0.2") is None
 
 
-def test_a_tag_with_words_of_its_own_names_the_commit_too(folder):
+def test_an_annotated_tag_names_its_commit(folder):
     git("tag", "--annotate", "release", "--message", "a release")
     assert repo.commit_of("release") == repo.head_commit()
 
 
-def test_a_branch_is_no_tag(folder):
+def test_a_branch_is_not_a_tag(folder):
     git("branch", "score-0.1")
     assert repo.commit_of("score-0.1") is None
-    repo.make_tag("score-0.1", repo.head_commit())  # and it does not hide the tag of its name
+    repo.make_tag("score-0.1", repo.head_commit())  # a branch does not hide a tag of the same name
     assert repo.commit_of("score-0.1") == repo.head_commit() and repo.tags() == ["score-0.1"]
 
 
-def test_a_tag_is_made_although_the_user_signs_all_tags(folder):
+def test_tags_are_not_signed_although_git_is_set_to(folder):
     git("config", "tag.gpgSign", "true")
     repo.make_tag("score-0.1", repo.head_commit())
     assert repo.commit_of("score-0.1")
 
 
-def test_a_tag_of_another_commit_stays_there(folder):
+def test_a_tag_is_never_moved_to_another_commit(folder):
     first = repo.head_commit()
     repo.make_tag("best", first)
-    with pytest.raises(BadInput, match=f"the tag best is commit {first} already"):
+    with pytest.raises(BadInput, match=f"the tag best already names commit {first}"):
         repo.make_tag("best", commit())
     assert repo.commit_of("best") == first
 
 
 @pytest.mark.parametrize("name", ["two words", "", "a..b", "a~1", "end.lock", "a:b", "-d", "@{-1}"])
-def test_what_git_takes_for_no_name_is_refused(folder, name):
-    with pytest.raises(BadInput, match="git takes no tag named"):
+def test_an_invalid_tag_name_is_refused(folder, name):
+    with pytest.raises(BadInput, match="is not a valid tag name"):
         repo.make_tag(name, repo.head_commit())
 
 
-def test_what_a_commit_would_not_bring_back_is_named_whatever_its_name(folder):
+def test_uncommitted_files_are_listed_under_any_name(folder):
     assert repo.uncommitted() == []
     (folder / "code.py").unlink()
     for name in ("pipeline/ü new.py", "notes.txt", paths.LEDGER.as_posix()):
@@ -89,7 +89,7 @@ def test_what_a_commit_would_not_bring_back_is_named_whatever_its_name(folder):
     assert repo.uncommitted() == []
 
 
-def test_without_a_repository_or_a_commit_it_says_what_git_says(tmp_path, monkeypatch):
+def test_without_a_repository_or_a_commit_the_message_is_gits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(BadInput, match=r"`git rev-parse --verify HEAD` failed: .*not a git repository"):
@@ -99,11 +99,11 @@ def test_without_a_repository_or_a_commit_it_says_what_git_says(tmp_path, monkey
         repo.head_commit()
 
 
-def test_a_program_that_is_not_there_is_named():
+def test_a_missing_program_is_named():
     with pytest.raises(BadInput, match="no-such-program is not installed"):
         repo.output_of("no-such-program", "--version")
 
 
-def test_without_dvc_set_up_its_words_are_passed_on(folder):
+def test_outside_of_a_dvc_repository_the_message_is_dvcs(folder):
     with pytest.raises(BadInput, match="`dvc status --json --with-deps evaluate` failed: ERROR: .*not inside of a DVC"):
         repo.stale("evaluate")

@@ -1,7 +1,7 @@
-"""The fetch stage with the unmodified kaggle client, against a server on this machine.
+"""The stage fetch with the unmodified kaggle client, against a server on this machine.
 
-A drawn competition has not the real one's counts, so the refusal of its counts is what tells that it was downloaded,
-unpacked and checked.
+A drawn competition has fewer images than the real one. If fetch refuses their number, it has downloaded, unpacked and
+checked the archive.
 """
 
 import base64
@@ -37,38 +37,36 @@ from tools.kaggle_server import (
 STORE = f"http://storage.test/bucket/{COMPETITION}.zip"
 FILE = "GET", urlsplit(STORE).path
 PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
-WRONG_COUNTS = "kaggle.com sent 24 training pairs and 9 test images, the competition has 7000 and 200"
+WRONG_COUNTS = "kaggle.com sent 24 training pairs and 9 test images"
+ZIP = paths.WORK / "download" / f"{COMPETITION}.zip"
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory, demo_competition) -> Path:
-    """The drawn competition as a zip of a few megabytes, laid out as the real one."""
+    """The drawn competition as a zip of a few megabytes, with the layout of the real one."""
     path = tmp_path_factory.mktemp("archive") / "the.zip"
     with zipfile.ZipFile(path, "w") as file:
         for part in sorted(demo_competition.raw.rglob("*")):
             file.write(part, "Dataset" / part.relative_to(demo_competition.raw))
-        file.writestr(
-            "Dataset/.padding", np.random.default_rng(0).bytes(3 * 2**20)
-        )  # the client writes by the megabyte
+        file.writestr("Dataset/.padding", np.random.default_rng(0).bytes(3 * 2**20))  # several chunks of the client
     return path
 
 
 @pytest.fixture
 def server(archive):
-    """A server that has the archive, and leaves it to a test to change its answers."""
+    """A server that has the archive. Tests change its answers."""
     with KaggleServer() as server:
         server.answers[FILES] = redirect(STORE)
         server.answers[FILE] = download(archive)
         yield server
-        assert not [request for request in server.requests if request.method == "CONNECT"], "it asked for the real site"
+        assert not [request for request in server.requests if request.method == "CONNECT"], "it tried the real site"
 
 
 @pytest.fixture
 def fetch(server, tmp_path, params_file, run_stage):
-    """`fetch()` runs the stage in tmp_path/work with fetch.source: kaggle, with an account unless told otherwise."""
-    home, work = tmp_path / "home", tmp_path / "work"
-    home.mkdir()
-    work.mkdir()
+    """`fetch()` runs the stage in tmp_path/work with fetch.source: kaggle, by default with an account."""
+    for folder in (home := tmp_path / "home", work := tmp_path / "work"):
+        folder.mkdir()
     params_file(work, **{"fetch.source": "kaggle"})
 
     def call(credentials: bool = True, **environment: str):
@@ -78,7 +76,7 @@ def fetch(server, tmp_path, params_file, run_stage):
 
 
 def refused(done, message: str) -> None:
-    """The stage ended with one line of its own, its last, which holds the message; and it kept the key to itself."""
+    """The stage printed one line of its own, its last, with the message, and did not print the key."""
     assert done.returncode == 1
     assert KEY not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -87,24 +85,28 @@ def refused(done, message: str) -> None:
     assert done.stderr.rstrip().endswith(ours[0].rstrip())
 
 
-def left(tmp_path: Path) -> set[str]:
+def files_in(tmp_path: Path) -> set[str]:
     work = tmp_path / "work"
     return {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()} - {"params.yaml"}
 
 
-def test_the_archive_is_downloaded_unpacked_and_checked(server, fetch, archive, tmp_path):
+def basic(user: str, key: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{key}".encode()).decode()
+
+
+def test_the_archive_is_downloaded_once_and_the_store_gets_no_credentials(server, fetch, archive, tmp_path):
     refused(fetch(), WRONG_COUNTS)
-    path = paths.WORK / "download" / f"{COMPETITION}.zip"
-    assert left(tmp_path) == {path.as_posix()}
-    assert (tmp_path / "work" / path).read_bytes() == archive.read_bytes()
-
-
-def test_the_client_asks_for_the_competition_as_the_user_and_tells_the_store_nothing(server, fetch):
-    fetch()
-    (asked,) = server.asked(FILES)
-    assert asked.json["competitionName"] == COMPETITION
-    assert asked.headers["authorization"] == "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+    assert files_in(tmp_path) == {ZIP.as_posix()}
+    path = tmp_path / "work" / ZIP
+    assert path.read_bytes() == archive.read_bytes()
+    (request,) = server.asked(FILES)
+    assert request.json["competitionName"] == COMPETITION
+    assert request.headers["authorization"] == basic(USER, KEY)
     assert server.asked(FILE) and all("authorization" not in request.headers for request in server.asked(FILE))
+
+    before = path.stat()
+    refused(fetch(), WRONG_COUNTS)
+    assert path.stat().st_ctime_ns == before.st_ctime_ns
 
 
 def test_the_competitions_name_is_a_setting(server, fetch, tmp_path, params_file):
@@ -114,43 +116,28 @@ def test_the_competitions_name_is_a_setting(server, fetch, tmp_path, params_file
     assert server.asked(FILES)[0].json["competitionName"] == "another-one"
 
 
-def test_a_zip_that_is_there_is_not_loaded_again(fetch, tmp_path):
-    fetch()
-    path = tmp_path / "work" / paths.WORK / "download" / f"{COMPETITION}.zip"
-    before = path.stat()
+@pytest.mark.parametrize("failures", [[], [Answer(500, b"<Error>later</Error>")]])
+def test_an_interrupted_download_resumes(server, fetch, archive, failures):
+    complete = download(archive)
+    server.answers[FILE] = [Answer(body=archive, headers=complete.headers, cut=2**20 + 5), *failures, complete]
     refused(fetch(), WRONG_COUNTS)
-    assert path.stat().st_ctime_ns == before.st_ctime_ns
-
-
-def test_a_download_that_is_cut_goes_on(server, fetch, archive):
-    whole = download(archive)
-    server.answers[FILE] = [Answer(body=archive, headers=whole.headers, cut=2 * 2**20 + 5), whole]
-    refused(fetch(), WRONG_COUNTS)
-    assert server.asked(FILE)[-1].headers["range"] == f"bytes={2 * 2**20}-"  # what a piece of 64 KiB held is kept
-
-
-def test_a_download_goes_on_past_a_store_that_fails(server, fetch, archive):
-    whole = download(archive)
-    cut = Answer(body=archive, headers=whole.headers, cut=2**20 + 5)
-    server.answers[FILE] = [cut, Answer(500, b"<Error>later</Error>"), whole]
-    refused(fetch(), WRONG_COUNTS)
-    assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
+    assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"  # all complete chunks of 64 KiB are used
 
 
 @pytest.mark.slow
-def test_a_download_that_is_cut_each_time_is_kept_and_told(server, fetch, archive, tmp_path):
+def test_a_download_that_is_always_interrupted_is_kept_and_reported(server, fetch, archive, tmp_path):
     server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, cut=100_000)
     done = fetch()
     refused(done, "the connection to Kaggle failed")
     assert done.stderr.count("trying again") == 3
-    assert (tmp_path / "work" / paths.WORK / "download" / f"{COMPETITION}.zip").stat().st_size >= 2**16
+    assert (tmp_path / "work" / ZIP).stat().st_size >= 2**16
 
 
 @pytest.mark.parametrize("etag", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_a_cut_that_nothing_but_the_zip_tells_is_loaded_again(server, fetch, archive, etag):
-    whole = download(archive)
-    headers = whole.headers if etag else {}
-    server.answers[FILE] = [Answer(body=archive, headers=headers, cut=2**20 + 5, length=False), whole]
+def test_a_cut_zip_of_unknown_length_is_downloaded_again(server, fetch, archive, etag):
+    complete = download(archive)
+    headers = complete.headers if etag else {}
+    server.answers[FILE] = [Answer(body=archive, headers=headers, cut=2**20 + 5, length=False), complete]
     done = fetch()
     refused(done, WRONG_COUNTS)
     assert "arrived broken" in done.stderr and "trying again in 1 s" in done.stderr
@@ -160,17 +147,13 @@ def test_a_cut_that_nothing_but_the_zip_tells_is_loaded_again(server, fetch, arc
 def test_a_zip_of_unknown_length_that_is_always_cut_is_removed(server, fetch, archive, tmp_path):
     server.answers[FILE] = Answer(body=archive, headers={}, cut=2**20, length=False)
     refused(fetch(), f"the download of {COMPETITION} arrived broken")
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def load(server, folder: Path, code: str, **environment: str) -> tuple[subprocess.CompletedProcess, float]:
-    """A program that uses pipeline.kaggle.client as `kaggle`, and the seconds it took; BadInput is printed."""
-    lines = [
-        "from pathlib import Path",
-        "from pipeline.base.command import run",
-        "from pipeline.competition import kaggle",
-    ]
-    code = "\n".join([*lines, f"run('load', lambda: {code})"])
+    """Run code that uses pipeline.kaggle.client as `kaggle` and prints BadInput; the process and its seconds."""
+    lines = ["from pathlib import Path", "from pipeline.base.command import run"]
+    code = "\n".join([*lines, "from pipeline.kaggle import client as kaggle", f"run('load', lambda: {code})"])
     home = folder / "home"
     home.mkdir(exist_ok=True)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
@@ -187,25 +170,20 @@ def load(server, folder: Path, code: str, **environment: str) -> tuple[subproces
     return done, time.monotonic() - start
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        pytest.param("before its answer", marks=pytest.mark.slow),
-        pytest.param("before the file", marks=pytest.mark.slow),
-        pytest.param("after the headers", marks=pytest.mark.slow),
-        "in the file",
-    ],
-)
-def test_a_server_that_stalls_is_left(server, archive, tmp_path, where):
-    whole = download(archive)
+SLOW = [pytest.param(where, marks=pytest.mark.slow) for where in ("before its answer", "before", "after the headers")]
+
+
+@pytest.mark.parametrize("where", [*SLOW, "in the file"])
+def test_a_server_that_stalls_is_given_up(server, archive, tmp_path, where):
+    complete = download(archive)
     server.answers[FILES if where == "before its answer" else FILE] = Answer(
-        body=archive, headers=whole.headers, stall={"after the headers": 0, "in the file": 2**20}.get(where, -1)
+        body=archive, headers=complete.headers, stall={"after the headers": 0, "in the file": 2**20}.get(where, -1)
     )
     done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=2)")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.rstrip().endswith("load: Kaggle sent nothing for 2 s; run again, nothing is lost")
     assert 2 < seconds < 15
-    server.answers[FILES], server.answers[FILE] = redirect(STORE), whole
+    server.answers[FILES], server.answers[FILE] = redirect(STORE), complete
     again, _ = load(server, tmp_path / "d", f"kaggle.download('{COMPETITION}', Path('.'), silence=2)")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "d" / f"{COMPETITION}.zip").read_bytes() == archive.read_bytes()
@@ -213,7 +191,7 @@ def test_a_server_that_stalls_is_left(server, archive, tmp_path, where):
         assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
 
 
-def test_a_slow_download_goes_on_as_long_as_bytes_come(server, archive, tmp_path):
+def test_a_slow_download_continues_while_bytes_arrive(server, archive, tmp_path):
     server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, pause=0.03)
     done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=1.5)")
     assert done.returncode == 0, done.stderr
@@ -221,7 +199,7 @@ def test_a_slow_download_goes_on_as_long_as_bytes_come(server, archive, tmp_path
 
 
 @pytest.mark.slow
-def test_a_token_that_nobody_confirms_is_left(server, tmp_path):
+def test_a_token_check_that_stalls_is_given_up(server, tmp_path):
     server.answers[rpc("IntrospectToken", "security.OAuthService")] = Answer(stall=-1)
     code = f"[setattr(kaggle, 'ANSWER', 2), kaggle.download('{COMPETITION}', Path('d'))]"
     done, seconds = load(server, tmp_path, code, KAGGLE_API_TOKEN="t0ken")
@@ -229,15 +207,16 @@ def test_a_token_that_nobody_confirms_is_left(server, tmp_path):
     assert seconds < 15
 
 
-def test_it_waits_as_long_as_it_is_asked_to(server, fetch):
-    server.answers[FILES] = [wait_first(2), redirect(STORE)]
+@pytest.mark.parametrize(("wait", "seconds"), [(2, 2), pytest.param("soon", 1, marks=pytest.mark.slow)])
+def test_it_waits_for_retry_after_or_one_second(server, fetch, wait, seconds):
+    server.answers[FILES] = [wait_first(wait), redirect(STORE)]
     done = fetch()
     refused(done, WRONG_COUNTS)
-    assert "Kaggle asks to wait (429, too many requests): run again in 2 s; trying again in 2 s" in done.stderr
+    assert f"; trying again in {seconds} s" in done.stderr
 
 
 @pytest.mark.slow
-def test_it_waits_until_the_date_it_is_given(server, fetch):
+def test_it_waits_for_a_retry_after_date(server, fetch):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)
     server.answers[FILES] = [wait_first(date), redirect(STORE)]
     refused(fetch(), WRONG_COUNTS)
@@ -251,22 +230,14 @@ def test_it_does_not_wait_for_hours(server, fetch, wait):
     assert len(server.asked(FILES)) == 1
 
 
-@pytest.mark.slow
-def test_a_wait_that_is_no_time_counts_for_none(server, fetch):
-    server.answers[FILES] = [wait_first("soon"), redirect(STORE)]
-    done = fetch()
-    refused(done, WRONG_COUNTS)
-    assert "trying again in 1 s" in done.stderr
-
-
-def test_a_server_that_fails_for_a_moment_is_asked_again(server, fetch):
+def test_temporary_errors_are_retried(server, fetch):
     server.answers[FILES] = [refusal(503), Answer(502, b"<html>"), redirect(STORE)]
     done = fetch()
     refused(done, WRONG_COUNTS)
     assert "Kaggle answers with an error (503); trying again in 1 s" in done.stderr
 
 
-def test_the_key_is_not_printed_however_talkative_the_client_is_set(fetch):
+def test_the_key_is_not_printed_although_verbose_is_set(fetch):
     done = fetch(VERBOSE="true")
     refused(done, WRONG_COUNTS)
     assert "authorization" not in (done.stdout + done.stderr).lower()
@@ -282,19 +253,17 @@ def test_the_key_is_not_printed_however_talkative_the_client_is_set(fetch):
         (500, "Kaggle answers with an error (500); run again later"),
     ],
 )
-def test_what_kaggle_refuses_is_told_with_the_remedy(server, fetch, tmp_path, status, message):
-    server.answers[FILES] = refusal(
-        status, "You must accept this competition's rules before you'll be able to download"
-    )
+def test_an_error_is_reported_with_its_remedy(server, fetch, tmp_path, status, message):
+    server.answers[FILES] = refusal(status, "You must accept this competition's rules")
     refused(fetch(), message)
-    assert left(tmp_path) == set() and not server.asked(FILE)
+    assert files_in(tmp_path) == set() and not server.asked(FILE)
     assert len(server.asked(FILES)) == (4 if status in (429, 500) else 1)
 
 
-def test_a_link_that_no_longer_holds_is_told(server, fetch, tmp_path):
+def test_an_expired_link_is_reported(server, fetch, tmp_path):
     server.answers[FILE] = Answer(403, b"<Error>expired</Error>")
     refused(fetch(), "(403)")
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def damaged(data: bytes, how: str) -> bytes:
@@ -302,7 +271,7 @@ def damaged(data: bytes, how: str) -> bytes:
         return data[: len(data) // 2]
     if how == "no zip":
         return b"<!doctype html><title>Sign in</title>"
-    at = len(data) // 2  # inside the padding, which only its checksum tells
+    at = len(data) // 2  # inside the padding, so that only the checksum shows it
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
@@ -312,26 +281,23 @@ def test_a_broken_zip_is_removed(server, fetch, archive, tmp_path, how):
     done = fetch()
     refused(done, f"the download of {COMPETITION} arrived broken")
     assert "was removed; run again" in done.stderr
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
+    if how == "a flipped bit":
+        server.answers[FILE] = download(archive)
+        refused(fetch(), WRONG_COUNTS)
 
 
-def test_after_a_broken_zip_the_next_run_loads_a_whole_one(server, fetch, archive):
-    server.answers[FILE] = [download(damaged(archive.read_bytes(), "a flipped bit")), download(archive)]
-    refused(fetch(), "arrived broken")
-    refused(fetch(), WRONG_COUNTS)
-
-
-def test_an_answer_without_a_zip_is_told(server, fetch):
+def test_an_answer_without_a_zip_is_reported(server, fetch):
     server.answers[FILES] = Answer(body=b"hello")
     refused(fetch(), f"kaggle.com sent no zip for {COMPETITION}")
 
 
-def test_without_an_account_it_says_how_to_get_one_and_asks_nothing(server, fetch, tmp_path):
+def test_without_an_account_it_sends_nothing_and_says_how_to_get_one(server, fetch, tmp_path):
     done = fetch(credentials=False)
     refused(done, "no Kaggle account is set up: create a token at https://www.kaggle.com/settings")
     assert "kaggle.json" in done.stderr and "KAGGLE_USERNAME" in done.stderr
     assert done.stdout == "" and not server.requests
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def test_a_saved_token_is_used(server, fetch, tmp_path):
@@ -340,21 +306,17 @@ def test_a_saved_token_is_used(server, fetch, tmp_path):
     (folder / "kaggle.json").write_text('{"username": "saved", "key": "secret"}', encoding="utf-8")
     (folder / "kaggle.json").chmod(0o600)
     refused(fetch(credentials=False), WRONG_COUNTS)
-    assert server.asked(FILES)[0].headers["authorization"] == "Basic " + base64.b64encode(b"saved:secret").decode()
+    assert server.asked(FILES)[0].headers["authorization"] == basic("saved", "secret")
 
 
-def test_a_connection_that_fails_is_told(server, fetch):
+def test_a_failed_connection_is_reported(fetch):
     closed = "http://127.0.0.1:1"
-    done = fetch(http_proxy=closed, HTTP_PROXY=closed)
-    refused(done, "the connection to Kaggle failed")
+    refused(fetch(http_proxy=closed, HTTP_PROXY=closed), "the connection to Kaggle failed")
 
 
-def test_the_whole_archive_is_fetched(server, fetch, real_archive, tmp_path):
-    if (
-        real_archive.is_dir()
-        or sum("/Unmasked_Train/" in name for name in zipfile.ZipFile(real_archive).namelist()) < 7000
-    ):
-        pytest.skip("needs the whole archive as a zip")
+def test_the_real_archive_is_fetched(server, fetch, real_archive, tmp_path):
+    if real_archive.is_dir() or "\n".join(zipfile.ZipFile(real_archive).namelist()).count("/Unmasked_Train/") < 7000:
+        pytest.skip("needs the complete archive as a zip")
     server.answers[FILE] = download(real_archive)
     done = fetch()
     assert done.returncode == 0, done.stderr

@@ -1,15 +1,17 @@
-"""The report page and the sample sheet: everything is in them, and nothing is loaded from elsewhere."""
+"""The report page and the sample sheet: their content, and that the page loads nothing from elsewhere."""
 
+import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from pipeline.competition.images import SIZE
+from pipeline.competition.images import SIZE, read_image
 from pipeline.report.page import make_page
-from pipeline.report.sheet import GROUPS, SIDE, draw_sheet, spread
+from pipeline.report.sheet import GROUPS, SIDE, draw_sheet, encode_sheet, spread
 
 METRICS = {
     "validation": {
@@ -26,11 +28,11 @@ def page(title="pix2pix, recipe demo, 400 steps", metrics=METRICS, steps=30) -> 
     losses = pd.DataFrame({"step": step} | {name: 1 / (step + i) for i, name in enumerate(names)})
     validation = pd.DataFrame({"step": step * 10, "rmse": 0.3 / step})
     curves = {"pix2pix": {"losses": losses, "validation": validation}, "residual": {"validation": validation}}
-    return make_page(title, metrics, curves, "sheet.png")
+    return make_page(title, metrics, curves, "sheet.jpg")
 
 
 class Reader(HTMLParser):
-    """Collects tags with their attributes, and the text outside tags."""
+    """Collects the tags with their attributes, and the text between tags."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -45,7 +47,8 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
+def test_the_page_has_no_scripts_and_loads_nothing_from_elsewhere():
+    assert not re.search(r"@import|url\((?!['\"]?#)", page())
     read = Reader(page())
     assert not {tag for tag, _ in read.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
     loading = {"src", "href", "xlink:href", "srcset", "poster", "data", "action", "background", "style", "content"}
@@ -54,7 +57,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
             assert not name.startswith("on")
             if name in loading:
                 assert "//" not in (value or "")
-    assert {attributes["src"] for _, attributes in read.tags if "src" in attributes} == {"sheet.png"}
+    assert {attributes["src"] for _, attributes in read.tags if "src" in attributes} == {"sheet.jpg"}
     assert all(
         attributes[name].startswith("#")
         for _, attributes in read.tags
@@ -62,12 +65,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing():
     )
 
 
-def test_the_pages_styles_load_nothing():
-    assert not re.search(r"@import|url\((?!['\"]?#)", page())
-
-
-def test_the_page_holds_every_score():
+def test_the_page_has_every_score():
     text = " ".join(Reader(page()).text)
+    assert "No pairs were held out" not in text
     for scores in METRICS.values():
         for fill, subsets in scores.items():
             assert fill in text
@@ -75,7 +75,7 @@ def test_the_page_holds_every_score():
                 assert subset in text and f"{value:.4f}" in text
 
 
-def test_the_page_has_its_title_a_plot_for_each_curve_and_the_sheet():
+def test_the_page_has_a_title_a_plot_for_each_curve_and_the_sheet():
     read = Reader(page())
     tags = [tag for tag, _ in read.tags]
     assert tags.count("svg") == 6 and tags.count("img") == 1
@@ -86,39 +86,39 @@ def test_the_page_has_its_title_a_plot_for_each_curve_and_the_sheet():
     assert "residual, validation: rmse" in text
 
 
-def test_the_page_is_whole_html_in_utf_8():
+def test_the_page_is_complete_html_in_utf_8_and_the_same_results_give_the_same_bytes():
     text = page()
     assert text.lower().startswith("<!doctype html>") and text.rstrip().endswith("</html>")
     assert 'charset="utf-8"' in text and text.count("<svg") == text.count("</svg>") == 6
     assert "<?xml" not in text
+    assert page() == text != page(steps=29)
 
 
-def test_the_same_results_give_the_same_bytes():
-    assert page() == page()
+def test_without_validation_the_page_says_so_and_has_the_other_scores_and_curves():
+    curves = {"residual": {"losses": pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]})}}
+    text = make_page("residual", {"test": METRICS["test"]}, curves, "sheet.jpg")
+    assert "No pairs were held out" in text and "RMSE, test" in text and "RMSE, validation" not in text
+    assert text.count("<svg") == 1 and "residual, losses: loss" in text
 
 
-def test_other_results_give_another_page():
-    assert page() != page(steps=29)
-
-
-def test_names_are_text_not_markup():
+def test_names_are_escaped():
     text = page(title="a < b & <script>alert(1)</script>", metrics={"<i>x</i>": {"<b>y</b>": {"<u>z</u>": 0.5}}})
     tags = {tag for tag, _ in Reader(text).tags}
     assert not tags & {"script", "i", "b", "u"}
     assert "a &lt; b &amp; &lt;script&gt;" in text
 
 
-def test_a_subset_that_one_fill_lacks_is_left_empty():
+def test_a_missing_subset_is_left_empty():
     text = page(metrics={"validation": {"pix2pix": {"all": 0.2, "Cat": 0.3}, "telea": {"all": 0.4}}})
     assert "nan" not in " ".join(Reader(text).text).lower()
 
 
-def test_a_training_of_one_step_has_a_page_too():
+def test_a_training_of_one_step_has_a_page():
     assert Reader(page(steps=1)).text
 
 
 def samples(n: int) -> list[tuple[np.ndarray, ...]]:
-    """Three images each, every one of its own colour."""
+    """Three images each; every image has its own colour."""
     return [
         tuple(np.full((SIZE, SIZE, 3), (20 * i + 10, 60 * column + 50, 200), np.uint8) for column in range(3))
         for i in range(n)
@@ -126,7 +126,7 @@ def samples(n: int) -> list[tuple[np.ndarray, ...]]:
 
 
 def places(sheet: np.ndarray, colour: np.ndarray) -> tuple[int, int]:
-    """The upper left corner of the square of this colour; fails where it is no whole square."""
+    """The upper left corner of the square of this colour, which must be complete."""
     rows, columns = np.nonzero((sheet == colour).all(axis=2))
     assert len(rows) == SIDE * SIDE
     assert np.ptp(rows) == np.ptp(columns) == SIDE - 1
@@ -148,7 +148,7 @@ def test_the_sheet_shows_every_image_of_every_sample_side_by_side(n):
     assert len({left for _, left in starts}) == min(n, GROUPS)
 
 
-def test_a_sample_has_its_caption_below_it():
+def test_a_caption_is_below_its_sample():
     chosen = samples(3)
     plain, written = (draw_sheet(chosen, [text] * 3) for text in ("", "Cat-Train (24).jpeg: RMSE 0.1234"))
     for images in chosen:
@@ -159,7 +159,7 @@ def test_a_sample_has_its_caption_below_it():
         assert (written[above] == plain[above]).all()
 
 
-def test_the_columns_have_their_heads():
+def test_each_column_has_a_heading():
     sheet = draw_sheet(samples(2), ["", ""])
     for images in samples(2):
         for image in images:
@@ -167,17 +167,26 @@ def test_the_columns_have_their_heads():
             assert (sheet[:top, left : left + SIDE] < 128).any()
 
 
-def test_the_sheet_keeps_colours_red_first():
+def test_the_sheet_is_rgb_and_so_is_its_jpeg():
     red = np.zeros((SIZE, SIZE, 3), np.uint8)
     red[..., 0] = 255
     sheet = draw_sheet([(red, red, red)], [""])
     assert (sheet == (255, 0, 0)).all(axis=2).sum() == 3 * SIDE * SIDE
+    with Image.open(io.BytesIO(encode_sheet(sheet)), formats=["JPEG"]) as decoded:
+        assert abs(np.asarray(decoded.convert("RGB")).astype(int) - sheet).mean() < 2
 
 
-def test_a_name_in_any_script_is_drawn():
+def test_a_sheet_of_eight_samples_is_small_as_jpeg(demo_competition):
+    raw = demo_competition.raw / "Training_Data"
+    files = sorted(raw.glob("*/Masked_Train/*.jp*g"))[:8]
+    masked = [read_image(path) for path in files]
+    assert len(encode_sheet(draw_sheet([(image,) * 3 for image in masked], ["x: RMSE 0.1"] * 8))) < 250_000
+
+
+def test_a_caption_in_any_script_is_drawn():
     assert draw_sheet(samples(1), ["Кот ½ 猫.jpeg: RMSE 0.1"]).shape == draw_sheet(samples(1), [""]).shape
 
 
 @pytest.mark.parametrize(("count", "samples", "shown"), [(9, 3, [0, 4, 8]), (3, 8, [0, 1, 2]), (1, 4, [0])])
-def test_the_rows_shown_are_spread_evenly_or_are_all(count, samples, shown):
+def test_the_chosen_rows_are_evenly_spread_or_all(count, samples, shown):
     assert spread(count, samples).tolist() == shown

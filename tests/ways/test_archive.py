@@ -1,37 +1,40 @@
-"""The real competition, where PHOTO_RECONSTRUCTION_ARCHIVE names its archive: facts that no drawing can vouch for."""
+"""Facts about the real competition, whose archive PHOTO_RECONSTRUCTION_ARCHIVE names."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 
-from pipeline.archive.check import build_index, check_images, list_images
+from pipeline.archive.check import check_images, list_images
 from pipeline.archive.unpack import contents, unpack
 from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import read_images
-from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs, split_validation
+from pipeline.competition.index import COLUMNS, boxes_of, masked_path, read_index, read_pairs
+from pipeline.split import choose_validation
+from pipeline.twins.groups import group_twins, thumbnail
 
-KINDS = ["Cat", "Dog", "Elephant", "Tiger"]
+CLASSES = ["Cat", "Dog", "Elephant", "Tiger"]
 
 
 @pytest.fixture(scope="module")
 def raw(real_archive, tmp_path_factory):
     folder = tmp_path_factory.mktemp("real") / "raw"
     folder.mkdir()
-    for _ in unpack(real_archive, contents(real_archive), folder):
-        pass
+    unpack(real_archive, contents(real_archive), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def index(raw):
     rows = list_images(raw)
-    return build_index(rows, np.stack(list(check_images(raw, rows))))
+    thumbnails = np.stack(check_images(raw, rows, thumbnail))
+    return rows.assign(group=group_twins(rows, thumbnails))[COLUMNS]
 
 
 @pytest.fixture(scope="module")
 def tests(raw, index):
-    """The test images, [200, 256, 256, 3], and their boxes."""
+    """The test images, uint8 [200, 256, 256, 3], and their boxes, int32 [200, 2, 2]."""
     part = index[index["split"] == "test"]
     return read_images(masked_path(raw, row) for row in part.to_dict("records")), boxes_of(part)
 
@@ -39,12 +42,10 @@ def tests(raw, index):
 def test_each_class_has_its_pairs(raw, index):
     train = index[index["split"] == "train"]
     counts = train["class"].value_counts().to_dict()
-    assert sorted(counts) == KINDS
-    assert counts == {
-        kind: sum(p.suffix != ".csv" for p in (raw / "Training_Data" / kind / half).iterdir())
-        for kind in KINDS
-        for half in ("Unmasked_Train", "Masked_Train")
-    }
+    assert sorted(counts) == CLASSES
+    for name, half in product(CLASSES, ("Unmasked_Train", "Masked_Train")):
+        files = (raw / "Training_Data" / name / half).iterdir()
+        assert counts[name] == sum(path.suffix != ".csv" for path in files)
     if len(train) == 7000:
         assert set(counts.values()) == {1750}
 
@@ -52,11 +53,11 @@ def test_each_class_has_its_pairs(raw, index):
 def test_there_are_200_test_images_50_a_class(index):
     tests = index[index["split"] == "test"]
     assert len(tests) == 200
-    assert tests["class"].value_counts().to_dict() == dict.fromkeys(KINDS, 50)
+    assert tests["class"].value_counts().to_dict() == dict.fromkeys(CLASSES, 50)
     assert tests["filename"].is_unique
 
 
-def test_the_order_is_not_that_of_the_names(index):
+def test_the_test_images_are_not_sorted_by_name(index):
     names = index["filename"][index["split"] == "test"].tolist()
     assert names != sorted(names)
 
@@ -74,13 +75,11 @@ def test_a_test_images_holes_are_dark_but_not_black(tests):
     assert images[~hole_mask(boxes)].mean() > 60
 
 
-def test_a_masked_image_is_its_whole_one_outside_the_boxes(raw, index):
-    pairs = index[index["split"] == "train"][:40]
-    masked, whole, boxes = read_pairs(raw, pairs)
+def test_a_masked_image_nearly_equals_its_target_outside_the_boxes(raw, index):
+    masked, target, boxes = read_pairs(raw, index[index["split"] == "train"][:40])
     known = ~hole_mask(boxes)
-    error = np.abs(masked[known].astype(int) - whole[known])
-    assert 0 < error.mean() < 2
-    assert np.abs(masked[~known].astype(int) - whole[~known]).mean() > 50
+    error = np.abs(masked.astype(int) - target)
+    assert 0 < error[known].mean() < 2 and error[~known].mean() > 50
 
 
 def test_twins_are_few_and_groups_small(index):
@@ -90,10 +89,10 @@ def test_twins_are_few_and_groups_small(index):
 
 
 def test_a_split_keeps_twins_together(index):
-    held = split_validation(index, 40, 7)
+    validation_mask = choose_validation(index, 40, 7)
     train = (index["split"] == "train").to_numpy()
-    assert 40 <= held.sum() < 80
-    assert not set(index["group"][held]) & set(index["group"][train & ~held])
+    assert 40 <= validation_mask.sum() < 80
+    assert not set(index["group"][validation_mask]) & set(index["group"][train & ~validation_mask])
 
 
 def test_fetch_makes_the_same(tmp_path, real_archive, raw, index, run_stage, params_file):

@@ -1,11 +1,10 @@
-"""The whole history of a score: two runs, each uploaded and tagged, and the first brought back in every way there is.
+"""Two runs, each uploaded and tagged, and the ways to reproduce the first.
 
-The pipeline, git, DVC and the kaggle client are the real ones; the contest that scores is on this machine.
+The pipeline, git, DVC and the kaggle client are real; the contest is on this machine.
 """
 
 import re
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -19,17 +18,17 @@ from pipeline import paths
 from pipeline.base.files import remove, sha256
 from pipeline.history.worktree import CHECKPOINTS, FOLDER
 from pipeline.kaggle.ledger import read_ledger
-from tests.helpers.children import start
+from tests.helpers.repository import Repository
 from tools.kaggle_server import Contest, KaggleServer, scorer
 
-STAGES = ["fetch", "augment", "train@pix2pix", "train@residual", "predict", "write", "evaluate"]
+STAGES = ["fetch", "split", "augment", "train@pix2pix", "train@residual", "predict", "write", "evaluate"]
 STEPS = 40
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,
     "fetch.demo.test_images": 4,
     "augment.shards": 5,
     "train.precision": "float32",
-    "train.validation_pairs": 2,
+    "split.validation_pairs": 2,
     "pix2pix.steps": STEPS,
     "pix2pix.shuffle_buffer": 10,
     "pix2pix.filters": 2,
@@ -44,25 +43,10 @@ pytestmark = pytest.mark.slow
 
 
 @dataclass
-class Project:
-    """A repository with two tags, one for each upload."""
+class Project(Repository):
+    """A repository with a tag for each of two uploads."""
 
-    folder: Path
-    environment: dict[str, str]
     tags: tuple[str, ...] = ()
-
-    def start(self, *command: str) -> subprocess.Popen:
-        return start(command, self.folder, self.environment)
-
-    def run(self, *command: str, status: int = 0) -> str:
-        process = self.start(*command)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == status, output
-        return output
-
-    def commit(self) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", "a run")
 
     def set(self, section: str, **changes) -> None:
         path = self.folder / paths.PARAMS
@@ -71,34 +55,17 @@ class Project:
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     def upload(self, message: str) -> str:
-        """Send what the settings give; the tag of it."""
+        """Run the pipeline, commit, upload and tag; the tag."""
         self.run("dvc", "repro")
         self.commit()
         self.run(sys.executable, "-m", "pipeline.upload", "-m", message, "--tag")
         self.commit()  # the ledger
         return read_ledger(self.folder / paths.LEDGER)["tag"].iloc[-1]
 
-    def reproduce(self, *arguments: str, status: int = 0) -> str:
-        """What it prints; the working tree is as it was, and no worktree is left."""
-        before = self.state()
-        output = self.run(sys.executable, "-m", "pipeline.reproduce", *arguments, status=status)
-        assert self.state() == before
-        assert "Traceback" not in output
-        return output
-
-    def state(self) -> dict[str, str]:
-        """What a reproduction must leave as it is."""
-        parts = ("pipeline", "recipes", "data", "submissions", "reports")
-        files = [path for part in parts for path in (self.folder / part).rglob("*") if path.is_file()]
-        files += [path for path in self.folder.iterdir() if path.is_file()]
-        commands = (("rev-parse", "HEAD"), ("branch",), ("for-each-ref",), ("ls-files", "--stage"))
-        commands += (("status", "--porcelain"), ("worktree", "list"))
-        return {str(path): sha256(path) for path in files} | {name[0]: self.run("git", *name) for name in commands}
-
 
 @pytest.fixture(scope="module")
 def uploaded(tmp_path_factory, new_project, environment) -> Project:
-    """Look, do not touch. The working tree has the files of the second upload, and a setting changed since."""
+    """The project that tests copy: the files of the second upload, with a setting changed since."""
     folder = new_project(tmp_path_factory.mktemp("history") / "project", SETTINGS)
     environment = environment | {"PYTHONDONTWRITEBYTECODE": "1"}
     with KaggleServer() as server:
@@ -115,7 +82,7 @@ def uploaded(tmp_path_factory, new_project, environment) -> Project:
 
 @pytest.fixture
 def project(uploaded, tmp_path) -> Project:
-    """A copy, to change."""
+    """A copy."""
     return Project(copytree(uploaded.folder, tmp_path / "project", symlinks=True), uploaded.environment, uploaded.tags)
 
 
@@ -135,22 +102,22 @@ def test_each_upload_is_a_row_a_tag_and_a_score(uploaded):
         assert uploaded.run("git", "rev-parse", f"refs/tags/{row.tag}").strip() == row.commit
 
 
-def test_the_first_comes_back_from_the_cache(uploaded):
+def test_the_first_is_reproduced_from_the_cache(uploaded):
     output = uploaded.reproduce(uploaded.tags[0])
     assert identical(uploaded.tags[0], output)
-    assert stages_run(output) == STAGES[4:]
+    assert stages_run(output) == STAGES[-3:]
 
 
-def test_the_first_comes_back_from_a_remote(project):
+def test_the_first_is_reproduced_from_a_remote(project):
     project.run("dvc", "remote", "add", "--default", "store", "../store")
     project.run("dvc", "push", "--all-tags")
     remove(project.folder / ".dvc/cache")
     output = project.reproduce(project.tags[0])
     assert identical(project.tags[0], output)
-    assert stages_run(output) == STAGES[4:]
+    assert stages_run(output) == STAGES[-3:]
 
 
-def test_the_first_comes_back_from_scratch_also_when_stopped_in_the_training(project):
+def test_the_first_is_reproduced_from_scratch_even_if_its_training_is_stopped(project):
     command = (sys.executable, "-m", "pipeline.reproduce", project.tags[0], "--from-scratch")
     before = project.state()
     process = project.start(*command)
@@ -167,12 +134,12 @@ def test_the_first_comes_back_from_scratch_also_when_stopped_in_the_training(pro
     output = project.reproduce(project.tags[0], "--from-scratch")
     assert identical(project.tags[0], output)
     assert stages_run(output) == STAGES
-    assert "going on from step" in output
+    assert "resuming after step" in output
     assert not [path for path in (project.folder / CHECKPOINTS).rglob("*") if path.is_file()]
 
 
-def test_a_checkout_of_the_tag_and_dvc_repro_bring_its_files_back(project):
-    """As `make submission` does at a tag."""
+def test_a_checkout_of_the_tag_and_dvc_repro_restore_its_files(project):
+    """`make submission` does the same at a tag."""
     first, second = read_ledger(project.folder / paths.LEDGER)["sha256"]
     assert sha256(project.folder / paths.SUBMISSION) == second
     project.run("git", "checkout", "--quiet", "--force", project.tags[0])
@@ -180,8 +147,8 @@ def test_a_checkout_of_the_tag_and_dvc_repro_bring_its_files_back(project):
     assert sha256(project.folder / paths.SUBMISSION) == first
 
 
-def test_what_another_training_gives_is_different_from_train_on(project):
-    """A tag whose dvc.lock is of another seed than its params.yaml, as if trained where numbers come out otherwise."""
+def test_another_training_is_different_from_train_on(project):
+    """The tag's dvc.lock belongs to another seed than its params.yaml, as if another machine had trained it."""
     project.run("git", "checkout", "--quiet", "--force", project.tags[0])
     project.set("train", seed=8)
     project.commit()
@@ -195,4 +162,4 @@ def test_what_another_training_gives_is_different_from_train_on(project):
     assert output.splitlines()[-1].startswith(
         "reproduce: other-seed: same from stage train@pix2pix on (data/model/pix2pix, "
     )
-    assert "train@pix2pix" not in stages_run(output)  # the cache has it now
+    assert "train@pix2pix" not in stages_run(output)  # it is cached now

@@ -1,15 +1,13 @@
-"""Bringing a tag back with real git and real DVC, in a repository whose stages only copy files.
+"""`python -m pipeline.reproduce` with git and DVC, in a repository whose stages only copy files.
 
-With the real pipeline, uploads, and a training that is stopped: test_history.py.
+test_history.py does it with the real pipeline, uploads, and an interrupted training.
 """
 
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
 
@@ -21,7 +19,7 @@ from pipeline.base.files import remove, sha256
 from pipeline.history.worktree import FOLDER
 from pipeline.kaggle.ledger import COLUMNS
 from pipeline.systems.card import write_card
-from tests.helpers.children import start
+from tests.helpers.repository import Repository
 
 CSV, RAW, MODEL = (path.as_posix() for path in (paths.SUBMISSION, paths.RAW, paths.MODELS / "one"))
 STAGES = {
@@ -36,27 +34,18 @@ STAGES = {
     },
     "predict": {"cmd": f"cp {MODEL}/weights {CSV}", "deps": [MODEL], "outs": [CSV]},
 }
-ARCHIVE = "data/archive"  # a folder that git has, of which it ignores the content
+ARCHIVE = "data/archive"  # a folder in git whose content is ignored
 
 
-@dataclass
-class Project:
-    """A repository with the tag score-0.1 and with changes that are not committed."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+class Project(Repository):
+    """A repository with the tag score-0.1 and uncommitted changes."""
 
     def write(self, path: str | Path, text: str) -> None:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / path).write_text(text, encoding="utf-8")
 
     def write_stages(self, training: str = "") -> None:
-        """dvc.yaml, with a part of a command before that of the training."""
+        """Write dvc.yaml, with `training` before the command of the stage train."""
         train = STAGES["train"]["do"] | {"cmd": training + STAGES["train"]["do"]["cmd"]}
         stages = STAGES | {"train": {"foreach": ["one"], "do": train}}
         self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
@@ -65,38 +54,13 @@ class Project:
         content = {"fetch": {"source": "archive", "archive": archive}, "train": {"precision": "float32"}}
         self.write(paths.PARAMS, yaml.safe_dump(content))
 
-    def commit(self, tag: str) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", "a run")
-        self.run("git", "tag", tag)
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        return start([sys.executable, "-m", "pipeline.reproduce", *arguments], self.folder, self.environment)
-
-    def reproduce(self, *arguments: str) -> tuple[int, str]:
-        """Its status and all that it prints; whatever it does, all is as it was."""
-        before = self.state()
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=120)
-        assert self.state() == before and self.worktrees() == 1
-        assert "Traceback" not in output
-        return process.returncode, output
-
-    def worktrees(self) -> int:
-        return self.run("git", "worktree", "list").count("\n")
-
-    def state(self) -> dict[str, str]:
-        """What a reproduction must leave: HEAD, tags, git's index, and every file but those in .work."""
-        outside = {".git", ".dvc", ".work"}
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        files = [path for path in files if path.relative_to(self.folder).parts[0] not in outside]
-        files.append(self.folder / ".git/HEAD")
-        commands = (("for-each-ref",), ("ls-files", "--stage"), ("status", "--porcelain"))
-        return {str(path): sha256(path) for path in files} | {name[0]: self.run("git", *name) for name in commands}
+def files_below(folder: Path) -> dict[Path, str]:
+    return {path: sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def cached(project: Project) -> dict[Path, str]:
-    return {path: sha256(path) for path in (project.folder / ".dvc/cache").rglob("*") if path.is_file()}
+    return files_below(project.folder / ".dvc/cache")
 
 
 @pytest.fixture
@@ -106,7 +70,7 @@ def project(tmp_path, made_once) -> Project:
 
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory, environment, repo) -> Project:
-    """Look, do not touch."""
+    """The project that tests copy."""
     made = Project(tmp_path_factory.mktemp("made"), environment | {"PYTHONPATH": str(repo)})
     made.write(".gitignore", "/.work/\n/data/*\n!/data/archive/\n")
     made.write(".dvcignore", "/.work\n")
@@ -118,8 +82,7 @@ def made_once(tmp_path_factory, environment, repo) -> Project:
     made.write_stages()
     made.write_params(ARCHIVE)
     settings = {"precision": "float32", "threads": 2}
-    unused = {"parameters": 0, "devices": "", "validation": []}
-    write_card(made.folder / "made", model="copy", settings=settings, normalisation="none", **unused)
+    write_card(made.folder / "made", model="copy", settings=settings, parameters=0, devices="")
     made.run("git", "init", "--quiet")
     made.run("dvc", "init", "--quiet")
     made.write(".dvcignore", "/.work\n")
@@ -131,8 +94,8 @@ def made_once(tmp_path_factory, environment, repo) -> Project:
     return made
 
 
-def enter(project: Project, digest: str, tag: str = "score-0.1") -> None:
-    """A row in the ledger."""
+def add_upload(project: Project, digest: str, tag: str = "score-0.1") -> None:
+    """Write a ledger with an upload of the tag's commit."""
     commit = project.run("git", "rev-parse", "score-0.1").strip()
     values = {"time": "2023-03-01T08:00:00+00:00", "commit": commit, "tag": tag, "sha256": digest, "ref": "1000"}
     project.write(paths.LEDGER, f"{','.join(COLUMNS)}\n{','.join(values.get(name, '') for name in COLUMNS)}\n")
@@ -145,101 +108,100 @@ def stages_run(output: str) -> list[str]:
 IDENTICAL = "reproduce: score-0.1: identical, by the {}; validation RMSE 0.25000 then, 0.25000 now\n"
 
 
-def test_a_tag_comes_back_from_the_cache_and_nothing_else_changes(project):
+def test_a_tag_is_reproduced_from_the_cache_and_nothing_else_changes(project):
     hook = project.folder / ".git/hooks/post-checkout"
     hook.write_text(f"#!/bin/sh\ntouch {project.folder.parent}/hooked\n", encoding="utf-8")
     hook.chmod(0o755)
-    project.write(f"{ARCHIVE}/images", "other photographs, which are not looked at\n")
+    project.write(f"{ARCHIVE}/images", "other photographs, which must not be read\n")
     before = cached(project)
-    status, output = project.reproduce("score-0.1")
-    assert status == 0 and output.endswith(IDENTICAL.format("md5 in its dvc.lock"))
+    output = project.reproduce("score-0.1")
+    assert output.endswith(IDENTICAL.format("md5 in its dvc.lock"))
     assert stages_run(output) == ["predict"]
     assert "made with the versions of Python and the libraries in use here" in output
     assert not (project.folder.parent / "hooked").exists()
     assert {path: digest for path, digest in cached(project).items() if path in before} == before
 
 
-def test_a_tag_comes_back_from_a_remote_that_was_added_later_at_a_relative_path(project):
-    enter(project, sha256(project.folder / CSV))
+def test_a_tag_is_reproduced_from_a_remote_that_was_added_later_at_a_relative_path(project):
+    add_upload(project, sha256(project.folder / CSV))
     project.run("dvc", "remote", "add", "--local", "--default", "store", "../store")
     project.run("dvc", "push", "--quiet")
     remove(project.folder / ".dvc/cache")
-    status, output = project.reproduce("score-0.1")
-    assert status == 0 and output.endswith(IDENTICAL.format("sha256 in the ledger"))
+    output = project.reproduce("score-0.1")
+    assert output.endswith(IDENTICAL.format("sha256 in the ledger"))
     assert stages_run(output) == ["predict"]
 
 
-def test_without_cache_and_remote_it_is_made_again(project):
+def test_without_cache_and_remote_all_stages_run(project):
     remove(project.folder / ".dvc/cache")
-    status, output = project.reproduce("score-0.1")
-    assert status == 0 and output.endswith(IDENTICAL.format("md5 in its dvc.lock"))
+    output = project.reproduce("score-0.1")
+    assert output.endswith(IDENTICAL.format("md5 in its dvc.lock"))
     assert stages_run(output) == ["fetch", "train@one", "predict"]
-    assert "neither cache nor remote has its model, nor the versions it was made with" in output
+    assert "its model is in no cache or remote, so the versions it was made with are unknown" in output
 
 
 @pytest.mark.parametrize("archive", ["../../there/archive", ARCHIVE])
-def test_from_scratch_every_stage_runs_on_this_repositorys_archive_and_the_cache_is_let_alone(project, archive):
+def test_from_scratch_all_stages_run_on_this_repositorys_archive_without_the_cache(project, archive):
     project.write(f"{archive}/images", "photographs\n")
     project.write_params(archive)
     project.run("dvc", "repro", "--quiet")
     project.commit("score-0.2")
-    before = cached(project), sorted(project.folder.parent.parent.rglob("there/**/*"))
-    status, output = project.reproduce("score-0.2", "--from-scratch")
-    assert status == 0 and "score-0.2: identical" in output
+    there = project.folder.parent.parent / "there"  # for an archive outside of the repository
+    before = cached(project), files_below(there)
+    output = project.reproduce("score-0.2", "--from-scratch")
+    assert "score-0.2: identical" in output
     assert stages_run(output) == ["fetch", "train@one", "predict"]
-    assert (cached(project), sorted(project.folder.parent.parent.rglob("there/**/*"))) == before
+    assert (cached(project), files_below(there)) == before
 
 
-def test_an_archive_that_is_gone_is_missed_where_the_data_is_gone_too(project):
+def test_without_the_data_a_missing_archive_is_reported(project):
     remove(project.folder / ".dvc/cache")
     project.write_params("gone.zip")
     project.commit("gone")
-    status, output = project.reproduce("gone")
-    assert status == 1
-    assert output.endswith("data must be fetched again, and gone.zip is not there; put the archive back\n")
+    output = project.reproduce("gone", status=1)
+    assert output.endswith("data must be fetched again, but gone.zip is missing; put the archive back\n")
 
 
 @pytest.mark.parametrize("tag", ["score-0.1", ""])
-def test_what_was_uploaded_decides_and_is_found_by_tag_or_by_commit(project, tag):
-    enter(project, "1" * 64, tag)
-    status, output = project.reproduce("score-0.1")
-    assert status == 1 and "different: another CSV was uploaded than the one in the tag's dvc.lock" in output
+def test_the_upload_is_compared_and_found_by_tag_or_commit(project, tag):
+    add_upload(project, "1" * 64, tag)
+    output = project.reproduce("score-0.1", status=1)
+    assert "different: the CSV is the one in the tag's dvc.lock, but another one was uploaded" in output
 
 
-def test_another_outcome_is_different_and_its_stage_is_named(project):
-    """As where a tag was made on another machine: its dvc.lock has other bytes than the stages make here."""
+def test_other_outputs_are_different_and_their_stage_is_named(project):
+    """As if the tag was made on another machine: its dvc.lock has other bytes than the stages make here."""
     project.run("git", "checkout", "--quiet", "made", str(paths.PARAMS))
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text(encoding="utf-8"))
     for stage, digest in {"train@one": "0" * 32 + ".dir", "predict": "0" * 32}.items():
         lock["stages"][stage]["outs"][0]["md5"] = digest
     project.write("dvc.lock", yaml.safe_dump(lock))
     project.commit("elsewhere")
-    status, output = project.reproduce("elsewhere")
-    assert status == 1
-    assert "elsewhere: different from stage train@one on (data/model/one); by how much is not known" in output
+    output = project.reproduce("elsewhere", status=1)
+    assert "elsewhere: different from stage train@one on (data/model/one); by how much is unknown" in output
 
 
-def test_a_stage_that_fails_ends_in_one_line(project):
+def test_a_failing_stage_is_reported_in_one_line(project):
     project.write_stages("false && ")
     project.write_params(ARCHIVE)
     project.commit("broken")
-    status, output = project.reproduce("broken")
-    assert status == 1 and "failed to reproduce 'train@one'" in output
-    assert output.endswith("\nreproduce: `dvc repro --pull train` failed at this commit; what it says stands above\n")
+    output = project.reproduce("broken", status=1)
+    assert "failed to reproduce 'train@one'" in output
+    assert output.endswith("\nreproduce: `dvc repro --pull train` failed at this commit; its output is above\n")
 
 
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
-        ("score-0.2", "there is no tag 'score-0.2'; the nearest: score-0.1"),
-        ("HEAD", "there is no tag 'HEAD'; the nearest: "),
-        ("", "there is no tag ''; the nearest: "),
-        ("empty", "empty has nothing to compare with: its submission is neither in the ledger nor in its dvc.lock"),
-        ("merged", "dvc.lock of merged is damaged: it does not say what each stage made"),
-        ("bare", "params.yaml of bare does not say where its data is from; is it of this pipeline?"),
+        ("score-0.2", "there is no tag 'score-0.2'; the most similar: score-0.1"),
+        ("HEAD", "there is no tag 'HEAD'; the most similar: "),
+        ("", "there is no tag ''; the most similar: "),
+        ("empty", "empty has nothing to compare with: neither the ledger nor its dvc.lock has its submission"),
+        ("merged", "dvc.lock of merged is damaged: it does not list the outputs of each stage"),
+        ("bare", "params.yaml of bare does not name the source of its data"),
     ],
 )
-def test_a_tag_that_cannot_be_brought_back_is_refused_in_one_line(project, tag, message):
+def test_a_tag_that_cannot_be_reproduced_is_refused_in_one_line(project, tag, message):
     locks = {
         "merged": "<<<<<<< ours\n",
         "empty": "schema: '2.0'\nstages: {}\n",
@@ -249,20 +211,20 @@ def test_a_tag_that_cannot_be_brought_back_is_refused_in_one_line(project, tag, 
         project.write("dvc.lock", locks[tag])
         project.write(paths.PARAMS, "train: {}\n")
         project.commit(tag)
-    status, output = project.reproduce(tag)
-    assert status == 1 and output.startswith(f"reproduce: {message}") and output.count("\n") == 1
+    output = project.reproduce(tag, status=1)
+    assert output.startswith(f"reproduce: {message}") and output.count("\n") == 1
 
 
-def test_it_runs_at_the_root_of_a_repository_alone(project, tmp_path, run_stage):
+def test_it_runs_only_at_the_root_of_a_repository(project, tmp_path, run_stage):
     done = run_stage("reproduce", project.folder / "made", project.environment, ("score-0.1",))
-    assert done.returncode == 1 and done.stderr == "reproduce: this is a folder of the repository; run from its root\n"
+    assert done.returncode == 1 and done.stderr == "reproduce: this is not the repository's root; run from there\n"
     done = run_stage("reproduce", tmp_path, project.environment, ("score-0.1",))
     assert done.returncode == 1 and "not a git repository" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.fixture
 def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
-    """`waiting()`: a reproduction of the tag `slow`, whose training has begun and waits for a file `go`."""
+    """`waiting()` starts to reproduce the tag `slow`, whose training now waits for a file `go`."""
     begun, go = tmp_path / "begun", tmp_path / "go"
     go.touch()
     project.write_stages(f"touch {begun} && until [ -e {go} ]; do sleep 0.1; done && ")
@@ -274,7 +236,7 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
     go.unlink()
 
     def start() -> subprocess.Popen:
-        process = project.start("slow")
+        process = project.start_reproduce("slow")
         until = time.monotonic() + 60
         while not begun.exists():
             assert process.poll() is None and time.monotonic() < until
@@ -282,16 +244,16 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
         return process
 
     yield start
-    go.touch()  # what still waits may end
+    go.touch()  # end what still waits
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_it_takes_its_stage_and_its_worktree_with_it(project, waiting, number):
+def test_when_stopped_it_ends_its_stage_and_removes_its_worktree(project, waiting, number):
     before = project.state()
     process = waiting()
     assert project.worktrees() == 2
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)  # ends when nothing is left that could write to it
+    output, _ = process.communicate(timeout=60)  # returns when no process can write to it
     assert process.returncode == 130
     assert output.endswith("\nreproduce: interrupted; the same command goes on from here\n")
     assert "Traceback" not in output
@@ -299,31 +261,31 @@ def test_stopped_it_takes_its_stage_and_its_worktree_with_it(project, waiting, n
     assert not (project.folder / FOLDER / "tree").exists()
 
 
-def test_killed_it_is_not_joined_by_a_second_and_what_it_left_is_cleared_later(project, waiting, tmp_path):
+def test_after_a_kill_its_stage_keeps_the_lock_and_the_next_run_cleans_up(project, waiting, tmp_path):
     before = project.state()
     process = waiting()
     process.kill()
     process.wait()
-    second = project.start("score-0.1")
+    second = project.start_reproduce("score-0.1")
     output, _ = second.communicate(timeout=60)
-    assert second.returncode == 1 and re.fullmatch("reproduce: .* at work in this folder; .*\n", output)
+    assert second.returncode == 1 and re.fullmatch("reproduce: another stage is .* in this folder; .*\n", output)
     assert project.worktrees() == 2
 
     (tmp_path / "go").touch()
     process.communicate(timeout=60)
-    assert project.reproduce("slow")[0] == 0
+    assert project.reproduce("slow")
     assert project.state() == before
 
 
-def test_a_worktree_that_was_half_made_is_cleared_and_no_other_is(project):
+def test_only_its_own_half_made_worktree_is_removed(project):
     tree = project.folder / FOLDER / "tree/0123456789ab"
     project.run("git", "worktree", "add", "--quiet", "--detach", str(tree), "score-0.1")
     project.run("git", "worktree", "lock", str(tree))
     (tree / ".git").unlink()
-    own = project.folder.parent / "own"  # the user's, on a disk that is not there now
+    own = project.folder.parent / "own"  # the user's, on a disk that is not mounted now
     project.run("git", "worktree", "add", "--quiet", "--detach", str(own), "score-0.1")
     own.rename(own.with_name("away"))
-    process = project.start("score-0.1")
+    process = project.start_reproduce("score-0.1")
     process.communicate(timeout=60)
     assert process.returncode == 0
     listed = project.run("git", "worktree", "list", "--porcelain")

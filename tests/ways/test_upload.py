@@ -1,4 +1,4 @@
-"""Uploads with the unmodified kaggle client, real git and real DVC, to a contest on this machine that scores them."""
+"""Uploads with the unmodified kaggle client, git and DVC to a contest on this machine."""
 
 import io
 import signal
@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from pipeline import paths
-from pipeline.archive.check import build_index, check_images, list_images
+from pipeline.archive.check import list_images
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.competition import submission
-from pipeline.competition.index import boxes_of
+from pipeline.competition.index import COLUMNS, boxes_of
 from pipeline.kaggle.ledger import read_ledger
 from tools.kaggle_server import (
     BOARD,
@@ -38,7 +38,7 @@ from tools.kaggle_server import (
     wait_first,
 )
 
-MADE = Path("made.csv")  # what the project's stage makes the submission of
+MADE = Path("made.csv")  # the stage copies it to submission.csv
 DVC = {
     "stages": {
         "write": {"cmd": f"cp {MADE} {paths.SUBMISSION}", "deps": [str(MADE)], "outs": [str(paths.SUBMISSION)]},
@@ -53,7 +53,7 @@ DVC = {
 
 @dataclass
 class Project:
-    """A repository with a submission, and the contest it is for."""
+    """A repository with a submission, and its contest."""
 
     folder: Path
     contest: Contest
@@ -78,8 +78,8 @@ class Project:
         return subprocess.CompletedProcess(command, process.returncode, out, error)
 
     def upload(self, *arguments: str, message: str | None = "a try", **environment: str):
-        said = () if message is None else ("-m", message)
-        return self.run(sys.executable, "-m", "pipeline.upload", *said, *arguments, **environment)
+        options = () if message is None else ("-m", message)
+        return self.run(sys.executable, "-m", "pipeline.upload", *options, *arguments, **environment)
 
     def git(self, *arguments: str) -> str:
         done = self.run("git", *arguments)
@@ -92,7 +92,7 @@ class Project:
         return self.git("rev-parse", "HEAD")
 
     def change(self) -> str:
-        """Another submission, made and committed; its commit."""
+        """Make and commit another submission; its commit."""
         path = self.folder / MADE
         head, row, rest = path.read_bytes().split(b"\n", 2)
         digit = (int(row[-1:]) + 1) % 10
@@ -108,22 +108,21 @@ class Project:
         return read_ledger(self.ledger_file).to_dict("records")
 
     def sent(self) -> int:
-        """How many times the contest was asked to take an upload."""
+        """The number of submissions that the contest received."""
         return len(self.server.asked(CREATE))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, demo_competition, params_file, repo, environment, code_here) -> Path:
-    """The project's repository, committed. Copy it."""
+    """The project's repository, committed. Tests copy it."""
     folder = tmp_path_factory.mktemp("made")
-    rows = list_images(demo_competition.raw)
-    index = build_index(rows, np.stack(list(check_images(demo_competition.raw, rows))))
+    index = list_images(demo_competition.raw).assign(group=0)[COLUMNS]
     test = index[index["split"] == "test"]
     for path in (paths.MODELS, paths.SUBMISSION.parent):
         (folder / path).mkdir(parents=True)
     index.to_csv(folder / paths.INDEX, index=False)
     values = np.random.default_rng(1).random((len(test), 2, 75, 75, 3)).round(2)
-    write_submission(folder / MADE, test, values)
+    submission.write(folder / MADE, test["filename"].tolist(), boxes_of(test), values)
     metrics = '{"validation": {"telea": {"all": 0.2}, "submission": {"all": 0.345678, "Cat": 0.1}}}'
     (folder / "made.json").write_text(metrics, encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(DVC), encoding="utf-8")
@@ -132,18 +131,12 @@ def made(tmp_path_factory, demo_competition, params_file, repo, environment, cod
     ignore = (repo / "submissions" / ".gitignore").read_text(encoding="utf-8")
     (folder / "submissions" / ".gitignore").write_text(ignore, encoding="utf-8")
     project = Project(folder, None, None, environment | code_here)
-    for command in (
-        ("git", "init", "--quiet"),
-        *((sys.executable, "-m", "dvc", *c) for c in (("init", "-q"), ("repro",))),
-    ):
-        done = project.run(*command)
+    project.git("init", "--quiet")
+    for command in ("init", "repro"):
+        done = project.run(sys.executable, "-m", "dvc", command, "--quiet")
         assert done.returncode == 0, done.stderr
     project.commit()
     return folder
-
-
-def write_submission(path: Path, test, values: np.ndarray) -> None:
-    submission.write(path, test["filename"].tolist(), boxes_of(test), values)
 
 
 @pytest.fixture(scope="module")
@@ -153,24 +146,24 @@ def score(made, demo_competition) -> Callable[[bytes], float]:
 
 @pytest.fixture
 def project(made, score, tmp_path, environment_of, code_here):
-    """A copy of the repository, and a server of its own."""
+    """A copy of the repository, with its own server."""
     folder = copytree(made, tmp_path / "project", symlinks=True)
     (tmp_path / "home").mkdir()
     with KaggleServer() as server:
         environment = environment_of(tmp_path / "home") | code_here | server.environment(tmp_path / "home")
         yield Project(folder, Contest(server, score, polls=1), server, environment)
-        assert not [request for request in server.requests if request.method == "CONNECT"], "it asked for the real site"
+        assert not [request for request in server.requests if request.method == "CONNECT"], "it tried the real site"
 
 
 def refused(done, message: str) -> None:
-    """It ended with one line of its own that holds the message, no traceback, and status 1."""
+    """It ended with status 1 and without a traceback; its last line has the message."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.rstrip().splitlines()[-1]
     assert last.startswith(("upload: ", "leaderboard: ")) and message in last, done.stderr
 
 
-def test_a_submission_is_sent_scored_and_entered(project, score):
+def test_a_submission_is_sent_scored_and_added_to_the_ledger(project, score):
     done = project.upload(message='  what\nis, "new" ü ')
     assert done.returncode == 0, done.stderr
     csv = (project.folder / paths.SUBMISSION).read_bytes()
@@ -204,7 +197,7 @@ def test_the_same_bytes_are_sent_once_unless_forced(project):
     assert project.upload().returncode == 0
     asked = len(project.server.requests)
     again = project.upload(message="another word")
-    assert again.returncode == 0 and "is submission 1000 already" in again.stderr
+    assert again.returncode == 0 and "was already sent as submission 1000" in again.stderr
     assert len(project.server.requests) == asked and len(project.rows()) == 1
     assert project.upload("--force", message="once more").returncode == 0
     assert project.sent() == 2 and [row["ref"] for row in project.rows()] == ["1000", "1001"]
@@ -219,7 +212,7 @@ def test_a_stale_submission_is_refused_unless_forced(project):
     assert project.sent() == 1
 
 
-def test_what_no_commit_holds_is_refused_unless_forced_and_always_for_a_tag(project):
+def test_uncommitted_changes_are_refused_unless_forced_and_always_with_a_tag(project):
     (project.folder / ".dvcignore").write_text("# changed\n", encoding="utf-8")
     (project.folder / "pipeline").mkdir()
     (project.folder / "pipeline" / "new model.py").write_text("", encoding="utf-8")
@@ -230,12 +223,11 @@ def test_what_no_commit_holds_is_refused_unless_forced_and_always_for_a_tag(proj
 
 
 @pytest.mark.slow
-def test_notes_beside_the_code_and_the_ledger_itself_need_no_commit(project):
+def test_untracked_notes_and_the_ledger_need_no_commit(project):
     (project.folder / "notes.txt").write_text("tomorrow", encoding="utf-8")
     assert project.upload().returncode == 0
     project.change()
     assert project.upload().returncode == 0
-    (project.folder / "submissions" / "other").write_text("", encoding="utf-8")
     assert [row["ref"] for row in project.rows()] == ["1000", "1001"]
 
 
@@ -243,7 +235,7 @@ def test_notes_beside_the_code_and_the_ledger_itself_need_no_commit(project):
 def test_a_broken_csv_is_never_sent(project, force):
     path = project.folder / paths.SUBMISSION
     data = path.read_bytes()
-    path.unlink()  # DVC may have linked it to its cache
+    path.unlink()  # it may be a link to DVC's cache
     path.write_bytes(data[: len(data) // 2])
     refused(project.upload(*force), "submission.csv")
     path.unlink()
@@ -251,34 +243,34 @@ def test_a_broken_csv_is_never_sent(project, force):
     assert not project.server.requests
 
 
-def test_a_tag_of_a_name_is_made_on_the_commit(project):
+def test_a_named_tag_is_made_on_the_commit(project):
     head = project.git("rev-parse", "HEAD")
     done = project.upload("--tag", "first")
-    assert done.returncode == 0 and "the tag first brings it back" in done.stderr
+    assert done.returncode == 0 and "the tag first reproduces it" in done.stderr
     assert project.git("rev-parse", "first") == head and project.rows()[0]["tag"] == "first"
 
 
 @pytest.mark.slow
-def test_a_tag_without_a_name_has_the_scores_and_two_commits_of_one_score_two_names(project):
+def test_a_tag_is_named_after_the_score_and_for_an_equal_score_after_the_commit_too(project):
     assert project.upload("--tag").returncode == 0
     (row,) = project.rows()
     assert row["tag"] == f"score-{row['public_score']}"
     assert project.git("rev-parse", row["tag"]) == row["commit"]
-    commit = project.change()  # one of 303,750 values: the same five decimals
+    commit = project.change()  # one of 303,750 values, so the score has the same five decimals
     assert project.upload("--tag").returncode == 0
     assert project.rows()[1]["tag"] == f"{row['tag']}-{commit[:7]}"
     assert project.git("rev-parse", project.rows()[1]["tag"]) == commit
 
 
-def test_a_tag_that_cannot_be_is_refused_before_anything_is_sent(project):
+def test_an_impossible_tag_is_refused_before_anything_is_sent(project):
     project.git("tag", "taken")
     project.change()
-    refused(project.upload("--tag", "taken"), "the tag taken is commit ")
-    refused(project.upload("--tag", "two words"), "git takes no tag named 'two words'")
+    refused(project.upload("--tag", "taken"), "the tag taken already names commit ")
+    refused(project.upload("--tag", "two words"), "'two words' is not a valid tag name")
     assert not project.server.requests
 
 
-def test_what_was_sent_without_a_tag_is_tagged_where_it_was_made(project):
+def test_a_later_tag_is_made_on_the_commit_that_was_uploaded(project):
     head = project.git("rev-parse", "HEAD")
     project.upload()
     project.commit()
@@ -286,7 +278,7 @@ def test_what_was_sent_without_a_tag_is_tagged_where_it_was_made(project):
     assert project.git("rev-parse", "later") == head and project.sent() == 1
 
 
-def test_a_score_that_is_not_out_in_time_is_filled_in_later_with_its_tag(project):
+def test_refresh_fills_in_a_late_score_and_makes_its_tag(project):
     project.contest.polls = 3
     done = project.upload("--tag", "--deadline", "3")
     assert done.returncode == 0 and "has no score yet; `python -m pipeline.upload --refresh`" in done.stderr
@@ -299,15 +291,15 @@ def test_a_score_that_is_not_out_in_time_is_filled_in_later_with_its_tag(project
     (row,) = project.rows()
     assert done.returncode == 0 and row["public_score"] and row["tag"] == f"score-{row['public_score']}"
     assert project.git("tag") == row["tag"]
-    project.contest.submissions[0]["privateScore"] = 0.25  # at the competition's end, and as a number
+    project.contest.submissions[0]["privateScore"] = 0.25  # published at the competition's end, here as a number
     project.upload("--refresh", message=None)
     assert project.rows()[0]["private_score"] == "0.25"
     asked = len(project.server.requests)
-    assert "lacks no score" in project.upload("--refresh", message=None).stderr
+    assert "no score is missing" in project.upload("--refresh", message=None).stderr
     assert len(project.server.requests) == asked and project.sent() == 1
 
 
-def test_ctrl_c_while_it_waits_loses_nothing(project):
+def test_ctrl_c_while_waiting_loses_nothing(project):
     project.contest.polls = 100
     process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try")
     assert any("is being scored" in line for line in process.stderr)
@@ -321,19 +313,15 @@ def test_ctrl_c_while_it_waits_loses_nothing(project):
 
 @pytest.mark.slow
 def test_two_at_once_send_once(project):
-    lost(project, Answer(stall=-1))
-    first = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try")
-    deadline = time.monotonic() + 60
-    while not project.contest.submissions and time.monotonic() < deadline:
-        time.sleep(0.05)
-    refused(project.upload(), "another stage is at work in this folder")
+    first = start_unanswered(project)
+    refused(project.upload(), "another stage is ")
     first.kill()
     first.communicate()
     assert project.sent() == 1
 
 
 @pytest.mark.slow
-def test_a_refresh_names_what_kaggle_does_not_list(project):
+def test_refresh_names_submissions_that_kaggle_does_not_list(project):
     project.contest.polls = 100
     project.upload("--deadline", "3")
     project.contest.submissions.clear()
@@ -341,7 +329,7 @@ def test_a_refresh_names_what_kaggle_does_not_list(project):
     assert done.returncode == 0 and "Kaggle lists no submission 1000" in done.stderr
 
 
-def test_a_submission_that_kaggle_cannot_score_is_told_and_entered(project):
+def test_an_error_of_the_scoring_is_reported_and_added_to_the_ledger(project):
     def fail(_: bytes) -> float:
         raise BadInput("Row 5: ID is\nmissing")
 
@@ -355,28 +343,43 @@ def test_a_submission_that_kaggle_cannot_score_is_told_and_entered(project):
 
 
 @pytest.mark.parametrize("answer", [Answer(500), Answer(403, b"<Error>expired</Error>")])
-def test_a_file_that_the_store_does_not_take_is_an_error(project, answer):
-    starting = project.contest.start
-
-    def start(asked: dict) -> Answer:
-        given = starting(asked)
-        project.server.answers["PUT", "/upload/token0"] = answer
-        return given
-
-    project.server.answers[START] = lambda request: start(request.json)
+def test_a_file_that_the_store_refuses_is_an_error(project, answer):
+    answer_put(project, answer)
     refused(project.upload(), "the upload to photo-reconstruction failed (Could not submit to competition); run again")
     assert not project.sent() and not project.ledger_file.exists()
 
 
-def lost(project: Project, answer: Answer) -> None:
-    """From now on an upload arrives, but Kaggle says this instead."""
+def answer_put(project: Project, answer: Answer) -> None:
+    """Let the store answer the next upload so."""
+    answer_start = project.server.answers[START]
+
+    def start(request: Request) -> Answer:
+        started = answer_start(request)
+        project.server.answers["PUT", "/upload/token0"] = answer
+        return started
+
+    project.server.answers[START] = start
+
+
+def lose_answers(project: Project, answer: Answer) -> None:
+    """Let uploads arrive from now on, but with this answer."""
     create = project.server.answers[CREATE]
 
-    def take(request: Request) -> Answer:
+    def accept(request: Request) -> Answer:
         create(request)
         return answer
 
-    project.server.answers[CREATE] = take
+    project.server.answers[CREATE] = accept
+
+
+def start_unanswered(project: Project) -> subprocess.Popen:
+    """An upload that has arrived and waits for an answer that never comes."""
+    lose_answers(project, Answer(stall=-1))
+    process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try", "--tag")
+    deadline = time.monotonic() + 60
+    while not project.contest.submissions and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
 
 
 @pytest.mark.parametrize(
@@ -389,54 +392,35 @@ def lost(project: Project, answer: Answer) -> None:
     ],
     ids=["500", "hung up", "stalled", "no number"],
 )
-def test_what_arrived_unheard_of_is_found_by_the_next_run_and_not_sent_again(project, answer):
-    lost(project, answer)
+def test_an_upload_whose_answer_is_lost_is_found_by_the_next_run_and_not_sent_again(project, answer):
+    lose_answers(project, answer)
     done = project.upload("--deadline", "8")
     refused(done, "upload: ")
     assert not project.ledger_file.exists() and len(project.contest.submissions) == 1
     project.contest.submissions[0:0] = [
         {"ref": 5000 + k, "date": "2023-03-01T08:00:00Z", "description": "by hand", "status": "ERROR"}
         for k in range(30)
-    ]  # it is on the second page
+    ]  # the upload is on the second page
     done = project.upload()
-    assert done.returncode == 0 and "sent this file as submission 1000; taken into" in done.stderr, done.stderr
+    assert done.returncode == 0 and "sent this file as submission 1000; added to" in done.stderr, done.stderr
     assert project.sent() == 1 and [row["ref"] for row in project.rows()] == ["1000"]
     assert project.rows()[0]["public_score"]
 
 
 @pytest.mark.slow
 def test_an_upload_that_is_killed_is_found_by_the_next_run(project):
-    lost(project, Answer(stall=-1))
-    process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try", "--tag")
-    deadline = time.monotonic() + 60
-    while not project.contest.submissions and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process = start_unanswered(project)
+    process.kill()
     process.communicate()
     done = project.upload("--tag")
     assert done.returncode == 0, done.stderr
     assert project.sent() == 1 and project.rows()[0]["tag"].startswith("score-0")
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        pytest.param(LIST, marks=pytest.mark.slow),
-        pytest.param(START, marks=pytest.mark.slow),
-        ("PUT", "/upload/token0"),
-    ],
-    ids=["list", "start", "put"],
-)
-def test_a_server_that_stalls_is_left_at_the_deadline(project, where):
-    if where[0] == "PUT":
-        starting = project.server.answers[START]
-
-        def start(request: Request) -> Answer:
-            given = starting(request)
-            project.server.answers[where] = Answer(stall=-1)
-            return given
-
-        project.server.answers[START] = start
+@pytest.mark.parametrize("where", [*(pytest.param(key, marks=pytest.mark.slow) for key in (LIST, START)), "put"])
+def test_a_server_that_stalls_is_given_up_at_the_deadline(project, where):
+    if where == "put":
+        answer_put(project, Answer(stall=-1))
     else:
         project.server.answers[where] = Answer(stall=-1)
     start_time = time.monotonic()
@@ -446,7 +430,7 @@ def test_a_server_that_stalls_is_left_at_the_deadline(project, where):
 
 
 @pytest.mark.slow
-def test_a_status_nobody_knows_is_told_and_nothing_is_lost(project):
+def test_an_unknown_status_is_reported_and_nothing_is_lost(project):
     known = project.server.answers[LIST]
 
     def listed(request: Request) -> Answer:
@@ -454,7 +438,7 @@ def test_a_status_nobody_knows_is_told_and_nothing_is_lost(project):
         return Answer(200, entries.replace(b"PENDING", b"PONDERED"), {"Content-Type": "application/json"})
 
     project.server.answers[LIST] = listed
-    refused(project.upload(), "the kaggle client does not understand what Kaggle answers (KeyError")
+    refused(project.upload(), "the kaggle client does not understand Kaggle's answer (KeyError")
     assert project.rows()[0]["public_score"] == ""
     project.server.answers[LIST] = known
     assert project.upload().returncode == 0
@@ -462,7 +446,7 @@ def test_a_status_nobody_knows_is_told_and_nothing_is_lost(project):
 
 
 @pytest.mark.slow
-def test_a_score_that_is_no_number_is_told(project):
+def test_a_score_that_is_not_a_number_is_reported(project):
     known = project.server.answers[LIST]
 
     def listed(request: Request) -> Answer:
@@ -476,7 +460,7 @@ def test_a_score_that_is_no_number_is_told(project):
 
 
 @pytest.mark.slow
-def test_it_waits_where_kaggle_asks_to_and_says_what_kaggle_says(project):
+def test_it_obeys_retry_after_and_shows_kaggles_message(project):
     limit = "Your team has used its daily Submission allowance (5)"
     project.server.answers[START] = [wait_first(1), refusal(400, limit)]
     done = project.upload()
@@ -487,7 +471,7 @@ def test_it_waits_where_kaggle_asks_to_and_says_what_kaggle_says(project):
     assert not project.ledger_file.exists()
 
 
-def test_without_an_account_nothing_is_asked_or_written(project):
+def test_without_an_account_nothing_is_sent_or_written(project):
     del project.environment["KAGGLE_USERNAME"], project.environment["KAGGLE_KEY"]
     done = project.upload()
     refused(done, "no Kaggle account is set up")
@@ -500,7 +484,7 @@ def test_a_damaged_ledger_is_named_before_anything_is_sent(project):
     assert not project.server.requests and project.ledger_file.read_text(encoding="utf-8") == "<<<<<<< HEAD\n"
 
 
-def test_the_leaderboard_has_the_ledger_among_its_teams(project):
+def test_the_leaderboard_shows_the_ledger_among_the_teams(project):
     project.contest.teams = [
         {"teamId": k, "teamName": f"team {k}\x1b[31m", "score": f"{0.1 + k / 100:.5f}"} for k in range(50)
     ] + [{"teamId": 99, "teamName": "has none yet", "score": ""}]
