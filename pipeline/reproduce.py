@@ -81,11 +81,12 @@ def find_commit(tag: str) -> str:
 
 def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bool:
     """Make the tag's submission again and print how it compares. True if it is the same within the tolerance."""
-    outputs = read_outputs(repo.file_at(commit, "dvc.lock"), f"dvc.lock of {tag}")
+    params, stages = (read_yaml(commit, name, tag) for name in (paths.PARAMS.as_posix(), "dvc.yaml"))
+    outputs = of_stages(read_outputs(repo.file_at(commit, "dvc.lock"), f"dvc.lock of {tag}"), stages, params)
     uploaded = uploaded_sha256(tag, commit)
     if uploaded is None and md5_of_submission(outputs) is None:
         raise BadInput(f"{tag} has nothing to compare with: neither the ledger nor its dvc.lock has its submission")
-    archive = archive_of(tag, commit)
+    archive = archive_of(params, tag)
     with worktree(commit, archive) as tree:
         kept, csv = tree.parent / "kept", tree / paths.SUBMISSION
         card = keep_results(tree, kept, outputs)
@@ -99,8 +100,9 @@ def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bo
             run_dvc(tree, "repro", "--pull", "train")
             run_dvc(tree, *FROM_NOTHING, "--downstream", "predict")
 
-        then = Made(in_order(outputs, tree), kept / csv.name, uploaded)
-        now = Made(read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock"), csv, sha256(csv))
+        then = Made(outputs, kept / csv.name, uploaded)
+        lock = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
+        now = Made(of_stages(lock, stages, params), csv, sha256(csv))
         for difference in compare_rounding(card, read_card(tree / model_of(now.outputs))):
             say(f"reproduce: {tag}: {difference}")
         same, verdict = judge(then, now, tree / paths.INDEX, tolerance)
@@ -119,12 +121,22 @@ def uploaded_sha256(tag: str, commit: str) -> str | None:
     return None if rows.empty else rows["sha256"].iloc[-1]
 
 
-def archive_of(tag: str, commit: str) -> str:
+def read_yaml(commit: str, name: str, tag: str) -> dict[str, Any]:
+    """A YAML file of a commit. Raises BadInput if it is missing or not readable."""
+    try:
+        content = yaml.safe_load(repo.file_at(commit, name) or "")
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict):
+        raise BadInput(f"{tag} has no readable {name}; is it a tag of this pipeline?")
+    return content
+
+
+def archive_of(params: dict[str, Any], tag: str) -> str:
     """The archive that a tag's data came from; "" if it came from another source."""
     try:
-        fetch = yaml.safe_load(repo.file_at(commit, paths.PARAMS.as_posix()) or "")["fetch"]
-        return str(fetch["archive"]) if fetch["source"] == "archive" else ""
-    except (yaml.YAMLError, LookupError, TypeError):
+        return str(params["fetch"]["archive"]) if params["fetch"]["source"] == "archive" else ""
+    except (LookupError, TypeError):
         raise BadInput(f"{paths.PARAMS} of {tag} does not name the source of its data") from None
 
 
@@ -137,10 +149,14 @@ def read_outputs(text: str | None, name: str) -> Outputs:
         raise BadInput(f"{name} is damaged: it does not list the outputs of each stage") from None
 
 
-def in_order(outputs: Outputs, tree: Path) -> Outputs:
-    """The outputs in the order of the stages in dvc.yaml. A dvc.lock has a stage that was added later at its end."""
-    stages = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return {name: made for stage in stages for name, made in outputs.items() if name.partition("@")[0] == stage}
+def of_stages(outputs: Outputs, dvc: dict[str, Any], params: dict[str, Any]) -> Outputs:
+    """The outputs of the stages in dvc.yaml, in its order. DVC never removes other stages from a dvc.lock."""
+    names = []
+    for stage, entry in dvc.get("stages", {}).items():
+        items = entry.get("foreach")
+        items = params.get(items.strip("${}"), []) if isinstance(items, str) else items
+        names += [stage] if items is None else [f"{stage}@{item}" for item in items]
+    return {name: outputs[name] for name in names if name in outputs}
 
 
 def md5_of_submission(outputs: Outputs) -> str | None:

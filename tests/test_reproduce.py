@@ -23,6 +23,7 @@ from pipeline.reproduce import (
     first_difference,
     judge,
     local_score,
+    of_stages,
     read_outputs,
     set_precision,
 )
@@ -157,3 +158,10 @@ def test_from_scratch_the_precision_is_that_of_the_tags_model(tmp_path, capsys):
 @pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"submission": {"all": "high"}}}'])
 def test_a_missing_score_is_unknown(metrics):
     assert local_score(metrics) == "unknown"
+
+
+def test_only_the_stages_of_dvc_yaml_count_and_in_its_order():
+    lock = {name: {} for name in ("write", "train", "train@a", "train@b", "gone", "fetch", "tune@1")}
+    dvc = {"stages": {"fetch": {}, "tune": {"foreach": [1]}, "train": {"foreach": "${systems}"}, "write": {}}}
+    assert list(of_stages(lock, dvc, {"systems": ["b"]})) == ["fetch", "tune@1", "train@b", "write"]
+    assert list(of_stages(lock, {"stages": {"train": {}}}, {})) == ["train"]

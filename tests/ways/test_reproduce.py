@@ -87,6 +87,11 @@ def made_once(tmp_path_factory, environment, repo) -> Project:
     made.run("dvc", "init", "--quiet")
     made.write(".dvcignore", "/.work\n")
     made.run("dvc", "repro", "--quiet")
+    lock = yaml.safe_load((made.folder / "dvc.lock").read_text(encoding="utf-8"))
+    for name in ("train", "train@other"):  # stages that dvc.yaml once had, which DVC never removes
+        stale = {"cmd": "true", "outs": [{"path": f"data/model/{name}", "md5": "0" * 32 + ".dir"}]}
+        lock["stages"] = {name: stale} | lock["stages"]
+    made.write("dvc.lock", yaml.safe_dump(lock, sort_keys=False))
     made.commit("score-0.1")
     made.write_params("elsewhere")
     made.write("made/weights", "0.75\n")
@@ -205,7 +210,7 @@ def test_a_tag_that_cannot_be_reproduced_is_refused_in_one_line(project, tag, me
     locks = {
         "merged": "<<<<<<< ours\n",
         "empty": "schema: '2.0'\nstages: {}\n",
-        "bare": f"stages: {{write: {{outs: [{{path: {CSV}, md5: '1'}}]}}}}\n",
+        "bare": f"stages: {{predict: {{outs: [{{path: {CSV}, md5: '1'}}]}}}}\n",
     }
     if tag in locks:
         project.write("dvc.lock", locks[tag])
