@@ -5,6 +5,7 @@ It prints a table, and writes it to reports/comparison.md with a picture of the 
 
 import argparse
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -97,10 +98,7 @@ def draw(params: Params, pairs: pd.DataFrame, fills: dict[str, np.ndarray]) -> n
     rows = pairs.iloc[chosen]
     masked, target, boxes = read_pairs(paths.RAW, rows)
     filled = {system: put(fills[system][chosen], masked, boxes) for system in params.systems}
-
-    def encode(images: np.ndarray) -> np.ndarray:
-        return submission.encode(images, boxes, settings.channels, settings.scale)
-
+    encode = partial(submission.encode, boxes=boxes, channels=settings.channels, scale=settings.scale)
     answer, values = encode(target), {system: encode(images) for system, images in filled.items()}
     captions = [
         f"{name}: " + ", ".join(f"{system} {rmse(value[i], answer[i]):.4f}" for system, value in values.items())

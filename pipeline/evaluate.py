@@ -1,7 +1,9 @@
 """Stage 7: score the submission by the competition's metric, beside simple fills; a sample sheet and a report page."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,14 @@ from pipeline.competition.index import boxes_of, filled_path, masked_path, read_
 from pipeline.competition.metric import rmse
 from pipeline.fills import harmonic, mean_colour, telea
 from pipeline.fills.batched import Fill, in_batches
-from pipeline.params import Submission, load_params
+from pipeline.params import load_params
 from pipeline.report.page import make_page
 from pipeline.report.sheet import COLUMNS, draw_sheet, encode_sheet, spread
 
 SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
 AT_ONCE = 10  # images
 Scores = dict[str, dict[str, float]]
+Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (images, boxes): submission.encode with the settings
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ def main() -> None:
     params = load_params()
     keep_only(paths.CURVES, params.systems)
     split = read_index(paths.SPLIT)
-    sets = {"test": load_test(split, params.submission)}
+    encode = partial(submission.encode, channels=params.submission.channels, scale=params.submission.scale)
+    sets = {"test": load_test(split, encode)}
     if (split["split"] == "validation").any():
-        sets = {"validation": load_validation(split, params.systems, params.submission)} | sets
+        sets = {"validation": load_validation(split, params.systems, encode)} | sets
     curves = {name: read_curves(paths.CURVES / name) for name in params.systems}
 
     scores = {name: score(filled, split) for name, filled in sets.items() if filled.answer is not None}
@@ -62,19 +66,19 @@ def main() -> None:
     say("evaluate: filled from twins: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
-def load_validation(split: pd.DataFrame, systems: list[str], settings: Submission) -> Filled:
+def load_validation(split: pd.DataFrame, systems: list[str], encode: Encode) -> Filled:
     """The validation pairs, filled for the submission, by each system and by the simple fills."""
     rows = split[split["split"] == "validation"]
     masked, target, boxes = read_pairs(paths.RAW, rows)
     names = ["submission", *(["blend"] if len(systems) > 1 else []), *systems]
     with np.load(paths.VALIDATION) as file:
         filled = {name: put(file[name], masked, boxes) for name in names}
-    values = {name: encode(images, boxes, settings) for name, images in (filled | fill_simply(masked, boxes)).items()}
+    values = {name: encode(images, boxes) for name, images in (filled | fill_simply(masked, boxes)).items()}
     columns = dict(zip(COLUMNS, (masked, filled["submission"], target), strict=True))
-    return Filled(rows, columns, values, encode(target, boxes, settings))
+    return Filled(rows, columns, values, encode(target, boxes))
 
 
-def load_test(split: pd.DataFrame, settings: Submission) -> Filled:
+def load_test(split: pd.DataFrame, encode: Encode) -> Filled:
     """The test images; if their targets are known, with the submission's values and the simple fills."""
     rows = split[split["split"] == "test"]
     boxes, names = boxes_of(rows), rows["filename"].tolist()
@@ -87,8 +91,8 @@ def load_test(split: pd.DataFrame, settings: Submission) -> Filled:
         return Filled(rows, columns, {}, None)
     target = read_images(paths.TRUTH / name for name in names)
     values = {"submission": submission.read(paths.SUBMISSION, names, boxes)}
-    values |= {name: encode(images, boxes, settings) for name, images in fill_simply(masked, boxes).items()}
-    return Filled(rows, columns | {"target": target}, values, encode(target, boxes, settings))
+    values |= {name: encode(images, boxes) for name, images in fill_simply(masked, boxes).items()}
+    return Filled(rows, columns | {"target": target}, values, encode(target, boxes))
 
 
 def fill_simply(masked: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,21 +102,13 @@ def fill_simply(masked: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def encode(images: np.ndarray, boxes: np.ndarray, settings: Submission) -> np.ndarray:
-    """The values that a submission holds for these images."""
-    return submission.encode(images, boxes, settings.channels, settings.scale)
-
-
 def read_curves(folder: Path) -> dict[str, pd.DataFrame]:
     """The curves of one system by name."""
     return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
 
 
 def score(filled: Filled, split: pd.DataFrame) -> Scores:
-    """RMSE of each fill on all images, by class, with and without a twin.
-
-    A validation pair's twin is any other pair, a test image's twin is any pair.
-    """
+    """RMSE of each fill: on all images, by class, with and without a twin (another pair of the same group)."""
     rows = filled.rows
     groups = split.loc[split["split"] != "test", "group"]
     pairs = rows["group"].map(groups.value_counts()).fillna(0)

@@ -77,7 +77,7 @@ def fill_alone(fills: dict[str, Fill], masked: np.ndarray, images: pd.DataFrame,
 
 
 def blend_systems(
-    alone: dict[str, np.ndarray], images: pd.DataFrame, given: Literal["fit"] | dict[str, float]
+    alone: dict[str, np.ndarray], images: pd.DataFrame, chosen: Literal["fit"] | dict[str, float]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The blend uint8 [n, 2, 75, 75, 3] of the systems' fills, and the weight of each system.
 
@@ -85,13 +85,13 @@ def blend_systems(
     fitted on neither it nor its twin.
     """
     stacked, validation_mask = np.stack(list(alone.values())), (images["split"] == "validation").to_numpy()
-    fitted = given == "fit" and len(alone) > 1
+    fitted = chosen == "fit" and len(alone) > 1
     pairs = images[validation_mask]
     if fitted:
         target = cut(read_images(target_path(paths.RAW, row) for row in pairs.to_dict("records")), boxes_of(pairs))
         weights = blend.fit(stacked[:, validation_mask], target)
     else:
-        weights = np.array([1.0 if given == "fit" else given[name] for name in alone])
+        weights = np.array([1.0 if chosen == "fit" else chosen[name] for name in alone])
     blended = blend.blend(stacked, weights)
     if fitted:
         first = pairs["group"].to_numpy() % 2 == 0

@@ -45,24 +45,9 @@ def shard_batches(
     train_mask = tf.constant(np.isin(np.arange(rows), data.pairs.index))
     first, skip = divmod(start * batch_size, len(data.pairs) * len(TURNS))
     local = range(batch_size)[local_part(batch_size, context)]
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        def shuffled(records: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-            # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
-            seed = tf.stack([data.seed, number * WINDOWS + window])
-            return tf.random.experimental.stateless_shuffle(records, seed)
-
-        return (
-            tf.data.TFRecordDataset(shuffled(tf.constant(shards), tf.constant(0, tf.int64)))
-            .filter(lambda record: train_mask[parse(record)["pair"]])
-            .batch(settings.shuffle_buffer)
-            .enumerate(1)
-            .flat_map(lambda window, records: tf.data.Dataset.from_tensor_slices(shuffled(records, window)))
-        )
-
     return (
         tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        .flat_map(epoch)
+        .flat_map(lambda number: epoch(number, shards, train_mask, settings.shuffle_buffer, data.seed))
         .skip(skip)  # before decoding: a skipped record costs only its reading
         .enumerate(start * batch_size)
         .filter(lambda position, _: position % batch_size >= local.start and position % batch_size < local.stop)
@@ -72,6 +57,22 @@ def shard_batches(
         )
         .batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
         .prefetch(2)
+    )
+
+
+def epoch(number: tf.Tensor, shards: list[str], train_mask: tf.Tensor, buffer: int, seed: int) -> tf.data.Dataset:
+    """The training pairs' records in the order of one epoch: shards, then windows of `buffer` records, are shuffled."""
+
+    def shuffled(items: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
+        return tf.random.experimental.stateless_shuffle(items, tf.stack([seed, number * WINDOWS + window]))
+
+    return (
+        tf.data.TFRecordDataset(shuffled(tf.constant(shards), tf.constant(0, tf.int64)))
+        .filter(lambda record: train_mask[parse(record)["pair"]])
+        .batch(buffer)
+        .enumerate(1)
+        .flat_map(lambda window, records: tf.data.Dataset.from_tensor_slices(shuffled(records, window)))
     )
 
 

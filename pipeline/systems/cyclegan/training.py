@@ -17,7 +17,7 @@ from pipeline.systems.shared.hub import locate
 from pipeline.training.batches import shard_batches
 from pipeline.training.data import TrainingData
 from pipeline.training.devices import on_all_replicas, replica_share, update
-from pipeline.training.loop import Step, TrainingState
+from pipeline.training.loop import Step, TrainingState, snapshot
 
 GENERATORS = ("generator", "back_generator")  # masked to target, which fills, and target to masked
 DISCRIMINATORS = ("target_discriminator", "masked_discriminator")
@@ -26,14 +26,14 @@ batches = shard_batches
 
 def begin(settings: CycleGan, dtype: str, seed: int) -> TrainingState:
     """The four networks, with weights drawn from the seed or pretrained generators, and their optimizers."""
-    keras.utils.set_random_seed(seed)
-    networks = {name: network.build(settings, dtype) for name in GENERATORS}
-    networks |= {name: network.build_discriminator(settings, dtype) for name in DISCRIMINATORS}
+    builders = dict.fromkeys(GENERATORS, network.build) | dict.fromkeys(DISCRIMINATORS, network.build_discriminator)
+    state = adversarial.begin(builders, settings, dtype, seed)
     if settings.pretrained:
         weights = read_generators(pretrained(settings), network.build(settings))
         for name, own in zip(GENERATORS, weights, strict=True):
-            networks[name].set_weights(own)
-    return adversarial.begin(networks, settings)
+            state.networks[name].set_weights(own)
+        state.best = snapshot(state.model)
+    return state
 
 
 def pretrained(settings: CycleGan) -> Path:

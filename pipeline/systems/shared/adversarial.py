@@ -16,6 +16,7 @@ from pipeline.training.loop import Step, TrainingState, snapshot
 from pipeline.training.shards import CHECKSUMS
 
 Losses = dict[str, tf.Tensor]
+Builders = dict[str, Callable[..., keras.Model]]  # by network, as network.build of a system
 
 
 class AdamSettings(Protocol):
@@ -25,9 +26,10 @@ class AdamSettings(Protocol):
     beta_1: float
 
 
-def begin(networks: dict[str, keras.Model], settings: AdamSettings) -> TrainingState:
-    """The state of a training of these networks, each with its own optimizer; `generator` fills images."""
-    optimizers = {}
+def begin(builders: Builders, settings: AdamSettings, dtype: str, seed: int) -> TrainingState:
+    """The networks that `builders` make, drawn from the seed, each with its optimizer; `generator` fills images."""
+    keras.utils.set_random_seed(seed)
+    networks, optimizers = {name: build(settings, dtype) for name, build in builders.items()}, {}
     for name, network in networks.items():
         optimizers[f"{name}_optimizer"] = FusedAdam(settings.learning_rate, beta_1=settings.beta_1)
         optimizers[f"{name}_optimizer"].build(network.trainable_variables)

@@ -14,12 +14,8 @@ batches, input_files = shard_batches, adversarial.input_files
 
 def begin(settings: VanillaGan, dtype: str, seed: int) -> TrainingState:
     """Both networks with fresh weights drawn from the seed, and their optimizers."""
-    keras.utils.set_random_seed(seed)
-    networks = {
-        "generator": network.build(settings, dtype),
-        "discriminator": network.build_discriminator(settings, dtype),
-    }
-    return adversarial.begin(networks, settings)
+    builders = {"generator": network.build, "discriminator": network.build_discriminator}
+    return adversarial.begin(builders, settings, dtype, seed)
 
 
 def make_step(state: TrainingState, settings: VanillaGan) -> Step:
