@@ -13,11 +13,10 @@ import keras
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
-from pipeline.training.loop import TrainingState
+from pipeline.training.loop import Step, TrainingState
 from pipeline.training.runtime import grow_gpu_memory
 
 SUM = tf.distribute.ReduceOp.SUM
-Step = Callable[..., dict[str, tf.Tensor]]
 
 
 def use_devices(name: str) -> tf.distribute.Strategy:

@@ -44,9 +44,9 @@ def make_step(
 ) -> Step:
     """A compiled step of generator and discriminator on one batch (masked, target, hole) that returns the losses.
 
-    see(masked, hole) is the generator's input, errors(target, filled, hole) are losses besides the adversary's, each
-    this replica's share. The generator minimises the weighted sum of the losses in `weights`, returned as `generator`
-    if there are several. If `generator_gan` has the weight 0, no discriminator is trained.
+    see(masked, hole) returns the generator's input, errors(target, filled, hole) this replica's share of the losses
+    that need no adversary. The generator minimises the sum of the losses in `weights`, each times its weight; with
+    several, the sum is returned as `generator`. If `generator_gan` has weight 0, no discriminator is trained.
     """
     generator, discriminator = state.networks["generator"], state.networks["discriminator"]
     optimizers = state.optimizers
@@ -77,9 +77,8 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> tf.Tensor:
 def gan_losses(discriminator: keras.Model, masked: tf.Tensor, target: tf.Tensor, filled: tf.Tensor) -> Losses:
     """In a step: `generator_gan` and `discriminator`, each a scalar and this replica's share.
 
-    Isola et al., 2017, equation 1 and section 3.3: the discriminator's cross-entropy is that of its logits on (masked,
-    target) with "real" and on (masked, filled) with "fake", the generator's that of those on (masked, filled) with
-    "real".
+    Isola et al., 2017, equation 1 and section 3.3. The discriminator's loss is the cross-entropy of its logits on
+    (masked, target) with "real" and on (masked, filled) with "fake". The generator's is that of the latter with "real".
     """
     real = discriminator([masked, target], training=True)
     fake = discriminator([masked, filled], training=True)

@@ -1,4 +1,4 @@
-"""Pretrained weights: in a folder here, or in a repository of huggingface.co at one commit."""
+"""Pretrained weights: a local folder, or a repository of huggingface.co at one commit."""
 
 import re
 from contextlib import suppress
@@ -13,27 +13,26 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def locate(pretrained: str, revision: str, downloads: Path, files: tuple[str, ...] | None = None) -> Path:
-    """The folder with pretrained weights: `pretrained` itself, or where its files of that commit lie under `downloads`.
+    """The folder of the pretrained weights: `pretrained` itself, or the folder below `downloads` with its files.
 
-    `files` are the patterns of those that are needed (None: all); what is there already is not downloaded again, and
-    needs no network. Raises BadInput where it is neither a folder nor a hub id, where a hub id comes without a commit,
-    and where the hub cannot be reached or does not have it.
+    `files` are patterns of the needed files (None: all). Files that are already there need no network. Raises BadInput
+    if `pretrained` is neither a folder nor a hub id with a commit, or if the download fails.
     """
     if Path(pretrained).is_dir():
         return Path(pretrained)
     if not HUB_ID.fullmatch(pretrained):
-        raise BadInput(f"pretrained is {pretrained!r}: no such folder here, nor a hub id as keras-io/CycleGAN")
+        raise BadInput(f"pretrained is {pretrained!r}: neither a folder here nor a hub id such as keras-io/CycleGAN")
     if not COMMIT.fullmatch(revision):
         raise BadInput(
-            f"pretrained is {pretrained}, no folder here but a hub id, and its revision {revision!r}: write the 40 "
-            f"hexadecimal digits of a commit, as https://huggingface.co/{pretrained}/commits/main lists them"
+            f"pretrained is the hub id {pretrained} and its revision {revision!r}: set revision to the 40 hexadecimal "
+            f"digits of a commit, listed at https://huggingface.co/{pretrained}/commits/main"
         )
     return download(pretrained, revision, downloads, files)
 
 
 def download(hub_id: str, commit: str, downloads: Path, files: tuple[str, ...] | None) -> Path:
-    """The folder of a repository's files, downloaded unless they are there. Raises BadInput where they cannot be."""
-    from huggingface_hub import snapshot_download  # here: it takes a while, and most trainings need none of it
+    """The folder of a repository's files, downloaded if they are not there. Raises BadInput if that fails."""
+    from huggingface_hub import snapshot_download  # here, because the import is slow and most trainings do not need it
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     fetch = partial(snapshot_download, hub_id, revision=commit, cache_dir=downloads, allow_patterns=files)

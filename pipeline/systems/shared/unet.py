@@ -31,10 +31,10 @@ def generator(
     x = image = keras.Input((SIZE, SIZE, channels), name="masked")
     skips = []
     for number, factor in enumerate(DOWN):
-        x = down(x, factor * filters, dtype, norm=number > 0, normalisation=normalisation)
+        x = down(x, factor * filters, dtype, normalisation if number > 0 else None)
         skips.append(x)
     for number, (factor, skip) in enumerate(zip(DOWN[-2::-1], skips[-2::-1], strict=True)):
-        x = up(x, factor * filters, dtype, dropout=number < 3, normalisation=normalisation)
+        x = up(x, factor * filters, dtype, normalisation, dropout=number < 3)
         x = layers.Concatenate(dtype=dtype)([x, skip])
     x = layers.Conv2DTranspose(3, 4, 2, "same", kernel_initializer=normal(), dtype=dtype)(x)
     return Model(image, layers.Activation("tanh", dtype="float32")(x), name="generator")
@@ -48,7 +48,7 @@ def discriminator(strides: Sequence[int], filters: int, dtype: str) -> Model:
     masked, target = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("masked", "target"))
     x = layers.Concatenate(dtype=dtype)([masked, target])
     for number, (factor, stride) in enumerate(zip(DOWN, strides, strict=False)):
-        x = down(x, factor * filters, dtype, norm=number > 0, stride=stride)
+        x = down(x, factor * filters, dtype, layers.BatchNormalization if number > 0 else None, stride)
     x = layers.ZeroPadding2D(dtype=dtype)(x)
     x = layers.Conv2D(DOWN[len(strides)] * filters, 4, use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
     x = layers.LeakyReLU(dtype=dtype)(layers.BatchNormalization(dtype=dtype)(x))
@@ -62,28 +62,15 @@ def normal() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
-def down(
-    x: KerasTensor,
-    filters: int,
-    dtype: str,
-    norm: bool = True,
-    stride: int = 2,
-    normalisation: Normalisation = layers.BatchNormalization,
-) -> KerasTensor:
+def down(x: KerasTensor, filters: int, dtype: str, normalisation: Normalisation | None, stride: int = 2) -> KerasTensor:
     """Divide height and width by the stride: convolution, optional normalisation, leaky ReLU."""
     x = layers.Conv2D(filters, 4, stride, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
-    if norm:
+    if normalisation:
         x = normalisation(dtype=dtype)(x)
     return layers.LeakyReLU(dtype=dtype)(x)
 
 
-def up(
-    x: KerasTensor,
-    filters: int,
-    dtype: str,
-    dropout: bool,
-    normalisation: Normalisation = layers.BatchNormalization,
-) -> KerasTensor:
+def up(x: KerasTensor, filters: int, dtype: str, normalisation: Normalisation, dropout: bool) -> KerasTensor:
     """Double height and width: transposed convolution, normalisation, optional dropout, ReLU."""
     x = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal(), dtype=dtype)(x)
     x = normalisation(dtype=dtype)(x)

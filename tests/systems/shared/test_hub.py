@@ -112,13 +112,13 @@ def test_a_folder_with_the_name_of_a_hub_id_comes_first(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("pretrained", ["weights", "/no/such/folder", "a/b/c", "two words/x"])
 def test_what_is_neither_is_refused(tmp_path, pretrained):
-    with pytest.raises(BadInput, match=f"pretrained is '{pretrained}': no such folder here, nor a hub id"):
+    with pytest.raises(BadInput, match=f"pretrained is '{pretrained}': neither a folder here nor a hub id"):
         locate(pretrained, COMMIT, tmp_path)
 
 
 @pytest.mark.parametrize("revision", ["", "main", COMMIT[:7], COMMIT.upper(), COMMIT + "0"])
 def test_a_hub_id_needs_a_whole_commit(tmp_path, revision):
-    with pytest.raises(BadInput, match=f"revision '{revision}': write the 40 hexadecimal digits .*{HUB_ID}/commits"):
+    with pytest.raises(BadInput, match=f"revision '{revision}': set revision to the 40 hexadecimal digits .*{HUB_ID}/commits"):
         locate(HUB_ID, revision, tmp_path)
 
 
