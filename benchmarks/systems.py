@@ -1,20 +1,20 @@
-"""Samples a second of each system at its full size, as the train stage has them, and of two devices beside one."""
+"""Samples a second of each system at its full size in training, and of one system on two devices."""
 
 import json
 import time
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import get_args
 
 import tensorflow as tf
 
 from benchmarks.measure import main
 from pipeline import paths
 from pipeline.competition.index import read_index
-from pipeline.params import System, load_params
+from pipeline.params import SYSTEMS, load_params
+from pipeline.systems import load_training
+from pipeline.training.data import training_data
 from pipeline.training.devices import use_devices
-from pipeline.training.runtime import keep_freed_memory
+from pipeline.training.runtime import keep_freed_memory, set_threads, usable_precision
 
 WARM_UP, SECONDS = 2, 20.0  # steps that are not timed, and how long the others may take
 
@@ -40,19 +40,18 @@ TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
 
 
 def samples_a_second(name: str, strategy_name: str = "none", devices: int = 1) -> float:
-    """Of a system with its settings in params.yaml, on so many virtual devices of the CPU, its input included."""
+    """Of a system with its settings in params.yaml, on this many virtual devices of the CPU, its input included."""
     keep_freed_memory()
     params = load_params()
-    settings, index = getattr(params, name), read_index(paths.INDEX)
+    settings, data = getattr(params, name), training_data(read_index(paths.SPLIT), params.train.seed)
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    tf.config.threading.set_intra_op_parallelism_threads(params.train.threads)
-    strategy, system = use_devices(strategy_name), import_module(f"pipeline.systems.{name}")
+    set_threads(params.train.threads)
+    strategy, training = use_devices(strategy_name), load_training(name)
     with strategy.scope():
-        training = system.begin(settings, params.train.precision, 7)
-        step = system.make_step(training, settings)
-    keep = (index["split"] == "train").to_numpy()
-    batches = iter(strategy.distribute_datasets_from_function(partial(system.batches, settings, index, keep, 7, 0)))
+        state = training.begin(settings, usable_precision(params.train.precision), params.train.seed)
+        step = training.make_step(state, settings)
+    batches = iter(strategy.distribute_datasets_from_function(partial(training.batches, settings, data, 0)))
     for _ in range(WARM_UP):
         step(*next(batches))
     start, steps = time.perf_counter(), 0
@@ -84,7 +83,7 @@ def write_stable_diffusion(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    ways = {name: partial(samples_a_second, name) for name in get_args(System)}
+    ways = {name: partial(samples_a_second, name) for name in SYSTEMS}
     ways |= {"two devices": partial(samples_a_second, "residual", "mirrored", 2)}
     ways |= {"write": partial(write_stable_diffusion, Path("stable-diffusion"))}
     main(ways)

@@ -1,7 +1,7 @@
 """Every fill on the real archive's validation pairs, in one table: `python -m benchmarks.table ARCHIVE [RECIPE ...]`.
 
-Each recipe is trained in a folder of its own work, .work/table, timed; what was trained there before by the same
-command is not trained again. The pairs are those that the recipes hold out.
+Each recipe is trained and timed in .work/table; a model that is already there is not trained again. All fills are
+scored on the validation pairs of the recipe `best`, and every recipe must hold these out.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,10 +20,12 @@ import pandas as pd
 from skimage.restoration import inpaint_biharmonic
 
 from pipeline import paths
+from pipeline.base.files import sha256
+from pipeline.competition import submission
 from pipeline.competition.boxes import hole_mask, paste
 from pipeline.competition.images import to_uint8
-from pipeline.competition.index import read_index, read_pairs, split_validation
-from pipeline.evaluate import SIMPLE_FILLS, encode, score
+from pipeline.competition.index import read_index, read_pairs
+from pipeline.evaluate import SIMPLE_FILLS, Filled, score
 from pipeline.fills import telea
 from pipeline.fills.batched import in_batches
 from pipeline.params import load_params
@@ -34,7 +36,7 @@ from pipeline.twins import fill as twin
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".work" / "table"
 RECIPES = ("quick", "fair", "laptop", "best")
-HOLDING_OUT = "best"  # the recipe whose held-out pairs are filled
+HOLDING_OUT = "best"  # the recipe whose validation pairs are filled
 
 
 def navier_stokes(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -45,28 +47,38 @@ def navier_stokes(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def biharmonic(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """scikit-image's: the bilaplacian is zero in the holes."""
     pairs = zip(masked, hole_mask(boxes), strict=True)
-    filled = [255 * inpaint_biharmonic(image, missing, channel_axis=-1) for image, missing in pairs]
+    filled = [255 * inpaint_biharmonic(image, hole, channel_axis=-1) for image, hole in pairs]
     return paste(to_uint8(np.stack(filled)), masked, boxes)
 
 
 def run(*command: str) -> None:
-    """Run one of the pipeline's modules here; what it says is shown."""
+    """Run one of the pipeline's modules here, its output shown."""
     subprocess.run([sys.executable, "-m", *command], check=True)
 
 
-def train(recipe: str, archive: str) -> Iterator[tuple[str, float]]:
-    """Train the systems of a recipe, each into FOLDER/recipe; yields the name of each and its seconds."""
+def train(recipe: str, archive: str, pairs: pd.Index) -> dict[str, float]:
+    """Train the systems of a recipe, each into FOLDER/recipe; the seconds that each took.
+
+    Exits if the recipe trains on some of these pairs, or if a model was trained on another split.
+    """
     run("pipeline.recipe", recipe, "--archive", archive)
+    run("pipeline.split")
+    if (read_index(paths.SPLIT).loc[pairs, "split"] != "validation").any():
+        sys.exit(f"table: recipe {recipe} trains on some of the validation pairs of {HOLDING_OUT}")
+    seconds = {}
     for system in load_params().systems:
-        kept = Path(recipe, system)
-        if not kept.exists():
+        model = Path(recipe, system)
+        if not model.exists():
             start = time.perf_counter()
             run("pipeline.train", system)
-            seconds = round(time.perf_counter() - start, 1)
-            (paths.MODELS / system / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
-            kept.parent.mkdir(exist_ok=True)
-            shutil.move(paths.MODELS / system, kept)
-        yield system, json.loads((kept / "seconds.json").read_text(encoding="utf-8"))
+            taken = json.dumps(round(time.perf_counter() - start, 1))
+            (paths.MODELS / system / "seconds.json").write_text(taken, encoding="utf-8")
+            model.parent.mkdir(exist_ok=True)
+            shutil.move(paths.MODELS / system, model)
+        if read_card(model).get("split") != sha256(paths.SPLIT):
+            sys.exit(f"table: {model.resolve()} was trained on another split; remove it to train it again")
+        seconds[system] = json.loads((model / "seconds.json").read_text(encoding="utf-8"))
+    return seconds
 
 
 def main() -> None:
@@ -81,33 +93,29 @@ def main() -> None:
     os.chdir(FOLDER)
     shutil.copytree(ROOT / paths.RECIPES, paths.RECIPES, dirs_exist_ok=True)
     run("pipeline.recipe", HOLDING_OUT, "--archive", archive)
-    settings = load_params()
+    settings = load_params().submission
     if not paths.AUGMENTED.exists():
         run("pipeline.fetch")
         run("pipeline.augment")
-    index = read_index(paths.INDEX)
-    pairs = index[split_validation(index, settings.train.validation_pairs, settings.train.seed)]
-    masked, truth, boxes = read_pairs(paths.RAW, pairs)
+    run("pipeline.split")
+    split = read_index(paths.SPLIT)
+    pairs = split[split["split"] == "validation"]
+    masked, target, boxes = read_pairs(paths.RAW, pairs)
 
-    fills = {name.replace("_", " "): (fill, None) for name, fill in SIMPLE_FILLS.items()}
-    fills |= {"Navier-Stokes": (navier_stokes, None), "biharmonic": (biharmonic, None)}
+    simple = SIMPLE_FILLS | {"Navier-Stokes": navier_stokes, "biharmonic": biharmonic}
+    filled = {name.replace("_", " "): in_batches(fill, (masked, boxes), 8, name) for name, fill in simple.items()}
+    seconds = dict.fromkeys(filled)
     for recipe in arguments.recipes:
-        for system, seconds in train(recipe, archive):
-            folder = Path(recipe, system)
-            if not set(pairs.index) <= set(read_card(folder)["validation"]):
-                sys.exit(f"table: recipe {recipe} trains on some of the pairs that {HOLDING_OUT} holds out")
-            fills[f"{system}, recipe {recipe}"] = (load_fill(folder, "best"), seconds)
+        for system, taken in train(recipe, archive, pairs.index).items():
+            name, fill = f"{system}, recipe {recipe}", load_fill(Path(recipe, system), "best")
+            filled[name] = in_batches(fill, (masked, boxes, pairs["class"].to_numpy()), 8, name)
+            seconds[name] = taken
 
-    answer = encode(truth, boxes, settings.submission)
-    twins, covered, _ = twin.fill_over(masked, masked, boxes, paths.RAW, index, own=pairs.index.to_numpy())
-    values, seconds = {}, {}
-    for name, (fill, taken) in fills.items():
-        filled = in_batches(fill, masked, boxes, 8, name)
-        both = np.where(covered[..., None], twins, filled)
-        values[name] = encode(filled, boxes, settings.submission)
-        values[f"{name} + twins"] = encode(both, boxes, settings.submission)
-        seconds[name] = taken
-    scores = score(values, answer, pairs, index)
+    encode = partial(submission.encode, boxes=boxes, channels=settings.channels, scale=settings.scale)
+    twins, twin_mask, _ = twin.fill_over(masked, masked, boxes, paths.RAW, split, own=pairs.index.to_numpy())
+    with_twins = {f"{name} + twins": np.where(twin_mask[..., None], twins, fill) for name, fill in filled.items()}
+    values = {name: encode(images) for name, images in (filled | with_twins).items()}
+    scores = score(Filled(pairs, {}, values, encode(target)), split)
     rows = [
         {
             "fill": name,
@@ -118,7 +126,7 @@ def main() -> None:
         }
         for name, taken in seconds.items()
     ]
-    print(f"{len(pairs)} pairs, {settings.submission.scale} scale\n")
+    print(f"{len(pairs)} pairs, {settings.scale} scale\n")
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 

@@ -1,4 +1,4 @@
-"""Training at batch 1: our step, TensorFlow's tutorial loop, and the input pipeline alone."""
+"""pix2pix trained at batch 1: our step, TensorFlow's tutorial loop, and the input pipeline alone."""
 
 import statistics
 import time
@@ -10,33 +10,30 @@ import tensorflow as tf
 
 from benchmarks.measure import main
 from pipeline import paths
-from pipeline.competition.boxes import TURNS
 from pipeline.competition.index import read_index
-from pipeline.params import load_params
-from pipeline.systems.pix2pix import network as pix2pix
-from pipeline.systems.pix2pix import training as system
-from pipeline.training.batches import training_batches
-from pipeline.training.runtime import keep_freed_memory
-from pipeline.training.shards import list_shards
+from pipeline.params import Pix2pix, load_params
+from pipeline.systems.pix2pix import network, training
+from pipeline.training.data import training_data
+from pipeline.training.runtime import keep_freed_memory, set_threads
 
 STEPS = 20
 
 
 def tutorial() -> float:
     """https://www.tensorflow.org/tutorials/generative/pix2pix: one tf.function, two tapes, Keras' Adam."""
-    generator, discriminator = pix2pix.build(), pix2pix.build_discriminator()
+    generator, discriminator = network.build(settings()), network.build_discriminator(settings())
     generator_optimizer = keras.optimizers.Adam(3e-4, beta_1=0.5)
     discriminator_optimizer = keras.optimizers.Adam(3e-4, beta_1=0.5)
     cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     @tf.function
-    def step(masked: tf.Tensor, whole: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    def step(masked: tf.Tensor, target: tf.Tensor, hole: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
             filled = generator(masked, training=True)
-            real = discriminator([masked, whole], training=True)
+            real = discriminator([masked, target], training=True)
             fake = discriminator([masked, filled], training=True)
             generator_loss = cross_entropy(tf.ones_like(fake), fake)
-            generator_loss += 1000 * tf.reduce_mean(tf.abs(whole - filled))
+            generator_loss += 1000 * tf.reduce_mean(tf.abs(target - filled))
             discriminator_loss = cross_entropy(tf.ones_like(real), real) + cross_entropy(tf.zeros_like(fake), fake)
         gradients = generator_tape.gradient(generator_loss, generator.trainable_variables)
         generator_optimizer.apply_gradients(zip(gradients, generator.trainable_variables, strict=True))
@@ -48,14 +45,13 @@ def tutorial() -> float:
 
 
 def ours(precision: str) -> float:
-    """What the train stage does."""
+    """The train stage's step."""
     keep_freed_memory()
-    settings = load_params().pix2pix
-    return time_steps(system.make_step(system.begin(settings, precision, 7), settings))
+    return time_steps(training.make_step(training.begin(settings(), precision, 7), settings()))
 
 
 def time_steps(step: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], object]) -> float:
-    """Seconds a step, the median of STEPS, on real batches, input included."""
+    """Seconds a step, the median of STEPS, on the shards' batches, input included."""
     seconds = []
     for batch in batches().take(STEPS + 2):
         start = time.perf_counter()
@@ -65,9 +61,13 @@ def time_steps(step: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], object]) -> flo
 
 
 def batches() -> tf.data.Dataset:
-    """Batches of one, as the train stage has them at batch size 1."""
-    pairs = (read_index(paths.INDEX)["split"] == "train").to_numpy()
-    return training_batches(list_shards(paths.AUGMENTED), pairs, int(pairs.sum()) * len(TURNS), 1, 1000, 7)
+    """The train stage's batches of one image."""
+    return training.batches(settings(), training_data(read_index(paths.SPLIT), 7), 0)
+
+
+def settings() -> Pix2pix:
+    """Those of params.yaml, at batch size 1."""
+    return load_params().pix2pix.model_copy(update={"batch_size": 1})
 
 
 def inputs() -> float:
@@ -81,12 +81,6 @@ def inputs() -> float:
 
 
 if __name__ == "__main__":
-    tf.config.threading.set_intra_op_parallelism_threads(load_params().train.threads)
-    main(
-        {
-            "plain": tutorial,
-            "float32": partial(ours, "float32"),
-            "mixed_bfloat16": partial(ours, "mixed_bfloat16"),
-            "inputs": inputs,
-        }
-    )
+    set_threads(load_params().train.threads)
+    ways = {precision: partial(ours, precision) for precision in ("float32", "mixed_bfloat16")}
+    main({"plain": tutorial, "inputs": inputs, **ways})

@@ -1,4 +1,4 @@
-"""The train stage stopped, on damaged shards, on other images: nothing lost, nothing trained on that is not whole."""
+"""The train stage stopped, or with damaged or changed inputs: no work is lost, and it never trains on damaged data."""
 
 import os
 import signal
@@ -10,13 +10,12 @@ from pathlib import Path
 from shutil import copytree
 
 import cv2
-import pandas as pd
 import pytest
 import yaml
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.competition.index import masked_path, read_index, split_validation, target_path
+from pipeline.competition.index import masked_path, read_index, target_path
 from pipeline.systems.card import CARD, read_card
 from pipeline.training.shards import list_shards
 
@@ -31,11 +30,14 @@ def set_params(folder: Path, system: str, **changes) -> None:
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def read_until(process: subprocess.Popen, beginning: str) -> None:
+def train_to_step_10(start_stage, folder: Path, system: str, **changes) -> subprocess.Popen:
+    """The stage with changed settings, when it has validated at step 10."""
+    set_params(folder, system, **changes)
+    process = start_stage(f"train {system}", folder)
     for line in process.stdout:
-        if line.startswith(beginning):
-            return
-    pytest.fail(f"{beginning!r} never came")
+        if line.startswith("step 10:"):
+            return process
+    pytest.fail("it ended before step 10")
 
 
 def checkpoints(folder: Path) -> list[int]:
@@ -43,40 +45,42 @@ def checkpoints(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory, augmented_once, start_stage) -> Callable[[str], Interrupted]:
-    """`interrupted("pix2pix")`: a folder whose training was interrupted by Ctrl-C, and how that ended."""
+def interrupted(tmp_path_factory, augmented_once, start_stage) -> Callable[..., Interrupted]:
+    """`interrupted("pix2pix")`: a folder whose training was interrupted by Ctrl-C, and the stage's end."""
 
     @cache
-    def interrupt(system: str) -> Interrupted:
+    def interrupt(system: str, number: signal.Signals = signal.SIGINT) -> Interrupted:
         folder = copytree(augmented_once, tmp_path_factory.mktemp("interrupted") / "folder")
-        set_params(folder, system, checkpoint_every=1000)
-        process = start_stage(f"train {system}", folder)
-        read_until(process, "step 10:")
-        process.send_signal(signal.SIGINT)
+        process = train_to_step_10(start_stage, folder, system, checkpoint_every=1000)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=120)
         return folder, subprocess.CompletedProcess(process.args, process.returncode, output)
 
     return interrupt
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_ctrl_c_keeps_a_checkpoint_and_says_in_one_line_how_to_go_on(interrupted, system):
-    folder, done = interrupted(system)
+@pytest.mark.parametrize(
+    "stopped", [*((system,) for system in SYSTEMS), pytest.param(("pix2pix", signal.SIGTERM), marks=pytest.mark.slow)]
+)
+def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_one_line_says_how_to_continue(interrupted, stopped):
+    folder, done = interrupted(*stopped)
     assert done.returncode == 130
     (step,) = checkpoints(folder)
     assert 10 <= step < 40
-    line = f"train: interrupted after step {step}, which was kept; `dvc repro` goes on from here"
+    line = f"train: interrupted after step {step}, which was saved; `dvc repro` goes on from here"
     assert done.stdout.splitlines()[-1] == line and "Traceback" not in done.stdout
     assert not (folder / paths.MODELS).exists() and not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_it_goes_on_from_there_to_the_same_bytes(interrupted, tmp_path, finished_once, run_stage, system):
+def test_the_next_run_resumes_there_and_ends_with_the_same_bytes(
+    interrupted, tmp_path, finished_once, run_stage, system
+):
     folder = copytree(interrupted(system)[0], tmp_path / "folder")
     (step,) = checkpoints(folder)
     done = run_stage(f"train {system}", folder)
-    assert done.returncode == 0 and f"going on from step {step}" in done.stderr
+    assert done.returncode == 0 and f"resuming after step {step}" in done.stderr
     for where in (paths.MODELS / system, paths.CURVES / system):
         files = sorted(path.name for path in (finished_once / where).iterdir())
         assert sorted(path.name for path in (folder / where).iterdir()) == files
@@ -89,55 +93,46 @@ def test_it_goes_on_from_there_to_the_same_bytes(interrupted, tmp_path, finished
 
 
 @pytest.mark.slow
-def test_sigterm_is_as_ctrl_c(augmented, start_stage):
-    set_params(augmented, "pix2pix", checkpoint_every=1000)
-    process = start_stage("train pix2pix", augmented)
-    read_until(process, "step 10:")
-    process.terminate()
-    output, _ = process.communicate(timeout=120)
-    (step,) = checkpoints(augmented)
-    assert process.returncode == 130 and f"interrupted after step {step}" in output
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("system", "part", "trained_on"),
-    [("pix2pix", masked_path, False), ("pix2pix", target_path, False), ("residual", target_path, True)],
+    ("system", "part", "split"),
+    [
+        ("pix2pix", masked_path, "validation"),
+        ("pix2pix", target_path, "validation"),
+        ("residual", target_path, "train"),
+    ],
 )
-def test_another_image_is_another_training(interrupted, tmp_path, start_stage, system, part, trained_on):
-    """Of a validation pair, or of those that residual reads without the shards."""
+def test_with_a_changed_image_training_starts_anew(interrupted, tmp_path, start_stage, system, part, split):
+    """An image of a validation pair, or a target that residual reads without the shards."""
     folder = copytree(interrupted(system)[0], tmp_path / "folder")
-    path = part(folder / paths.RAW, pairs_of(folder, trained_on).iloc[-1].to_dict())
+    path = part(folder / paths.RAW, pairs_of(folder, split)[-1])
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
     process = start_stage(f"train {system}", folder)
     line = next(line for line in process.stdout if line.startswith("train: "))
     process.kill()
     process.communicate(timeout=60)
-    assert "parameters" in line and "going on from" not in line
+    assert "parameters" in line and "resuming" not in line
 
 
-def pairs_of(folder: Path, trained_on: bool) -> pd.DataFrame:
-    """The pairs that are trained on, or those held out."""
-    settings = yaml.safe_load((folder / paths.PARAMS).read_text(encoding="utf-8"))["train"]
-    index = read_index(folder / paths.INDEX)
-    held = split_validation(index, settings["validation_pairs"], settings["seed"])
-    return index[(index["split"] == "train") & ~held] if trained_on else index[held]
+def pairs_of(folder: Path, split: str) -> list[dict]:
+    """The training pairs or the validation pairs."""
+    index = read_index(folder / paths.SPLIT)
+    return index[index["split"] == split].to_dict("records")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trained_on", [False, True])
-def test_a_damaged_photograph_ends_the_residual_training_in_one_line(augmented, run_stage, trained_on):
-    path = target_path(augmented / paths.RAW, pairs_of(augmented, trained_on).iloc[0].to_dict())
+@pytest.mark.parametrize("split", ["validation", "train"])
+def test_a_damaged_photograph_ends_the_residual_training_in_one_line(augmented, run_stage, split):
+    path = target_path(augmented / paths.RAW, pairs_of(augmented, split)[0])
     path.write_bytes(path.read_bytes()[:200])
     done = run_stage("train residual", augmented)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ") and "pairs" not in line]
-    assert path.name in line
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("train: ") and path.name in last and done.stderr.count(path.name) == 1
     assert not (augmented / paths.MODELS).exists()
 
 
 @pytest.mark.parametrize(("arguments", "fault"), [((), "required: system"), (("gan",), "'pix2pix', 'residual'")])
-def test_a_training_of_no_system_that_there_is_says_which_there_are(augmented_once, run_stage, arguments, fault):
+def test_without_a_known_system_the_message_lists_them(augmented_once, run_stage, arguments, fault):
     done = run_stage("train", augmented_once, arguments=arguments)
     assert done.returncode == 2 and fault in done.stderr.splitlines()[-1] and "{pix2pix,residual," in done.stderr
 
@@ -145,7 +140,7 @@ def test_a_training_of_no_system_that_there_is_says_which_there_are(augmented_on
 @pytest.mark.parametrize(
     "fault", ["cut", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flipped", "missing"))]
 )
-def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmented, run_stage, fault):
+def test_a_damaged_shard_ends_it_in_one_line_before_the_first_step(augmented, run_stage, fault):
     shard = augmented / paths.AUGMENTED / "001-of-003.tfrecord"
     data = bytearray(shard.read_bytes())
     first = 16 + int.from_bytes(data[:8], "little")  # TFRecord: length, its checksum, the record, its checksum
@@ -161,7 +156,7 @@ def test_a_damaged_shard_ends_it_in_one_line_before_anything_is_trained(augmente
 
 
 @pytest.mark.slow
-def test_the_remedy_named_is_one_though_dvc_sees_no_damage_and_its_cache_has_it_too(
+def test_the_named_remedy_works_although_dvc_sees_no_damage_and_its_cache_is_damaged_too(
     tmp_path, new_project, tiny_settings, run
 ):
     folder = new_project(tmp_path / "project", tiny_settings)
@@ -178,7 +173,7 @@ def test_the_remedy_named_is_one_though_dvc_sees_no_damage_and_its_cache_has_it_
 
 
 def damage_unseen(path: Path) -> None:
-    """Change a byte of a file, but neither its size nor its time."""
+    """Change bytes of a file, but neither its size nor its time."""
     before = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -190,9 +185,7 @@ def damage_unseen(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_shard_damaged_while_it_is_read_ends_it_in_one_line(augmented, start_stage):
-    set_params(augmented, "pix2pix", steps=100_000, checkpoint_every=1)
-    process = start_stage("train pix2pix", augmented)
-    read_until(process, "step 10:")
+    process = train_to_step_10(start_stage, augmented, "pix2pix", steps=100_000, checkpoint_every=1)
     for path in (augmented / paths.AUGMENTED).glob("*.tfrecord"):
         with path.open("r+b") as file:
             file.write(b"\xff" * 20)
@@ -203,7 +196,7 @@ def test_a_shard_damaged_while_it_is_read_ends_it_in_one_line(augmented, start_s
     assert checkpoints(augmented)
 
 
-def test_numbers_beyond_all_bounds_end_it_in_one_line(augmented, run_stage):
+def test_weights_that_are_not_finite_end_it_in_one_line(augmented, run_stage):
     set_params(augmented, "pix2pix", learning_rate=1e39, steps=1)
     done = run_stage("train pix2pix", augmented)
     assert done.returncode == 1
@@ -213,7 +206,7 @@ def test_numbers_beyond_all_bounds_end_it_in_one_line(augmented, run_stage):
 
 
 def without_avx512(command: list[str], flags: Path) -> list[str]:
-    """The command where Linux says, and oneDNN believes, that the processor has no AVX-512."""
+    """The command, run where Linux and oneDNN report a processor without AVX-512."""
     mounted = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
     return ["unshare", "--mount", "env", "ONEDNN_MAX_CPU_ISA=AVX2", "sh", "-c", mounted, str(flags), *command]
 

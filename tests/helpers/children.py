@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def start(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen:
-    """The program at work, stdout and stderr in one stream of text, nothing to read."""
+    """A running program: stdout and stderr in one stream of text, stdin empty."""
     return subprocess.Popen(
         command,
         cwd=cwd,

@@ -1,6 +1,6 @@
-"""The train stage as on a machine with so many devices: `python tests/helpers/on_devices.py 2 pix2pix`.
+"""The train stage on this many virtual devices of the CPU: `python tests/helpers/on_devices.py 2 pix2pix`.
 
-They are virtual ones of the CPU. Dropout is off, since each replica draws noise of its own.
+Dropout is off, since each replica draws its own noise.
 """
 
 import runpy

@@ -1,81 +1,96 @@
-"""Batches: what is in them, and that a run that begins at step k sees what one from 0 sees there."""
+"""Batches: what is in them, and that a run from step k on sees what a run from step 0 sees there."""
 
-from itertools import islice
+from contextlib import chdir
+from itertools import islice, product
+from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
+from pipeline import paths
+from pipeline.base.errors import BadInput
 from pipeline.competition.boxes import BOX, LAST, hole_mask
 from pipeline.competition.images import SIZE, decode_image, encode_image
-from pipeline.training.batches import JITTER, training_batches
-from pipeline.training.shards import Record, list_shards, write_shards
+from pipeline.training.batches import JITTER, shard_batches
+from pipeline.training.data import TrainingData
+from pipeline.training.shards import Record, write_shards
+from tests.helpers.settings import settings_of
 
-PAIRS, HELD, SEED = 12, (3, 8), 7
-KEPT = PAIRS - len(HELD)
-KEEP = np.array([pair not in HELD for pair in range(PAIRS)])
+PAIRS, SEED = 5, 7
+RECORDS = 5 * PAIRS  # record i is one of the five of pair i % 5
+TRAIN_MASK = np.arange(PAIRS) != 3
+TRAINED_ON = np.flatnonzero(np.tile(TRAIN_MASK, 5)).tolist()  # records
+EPOCH = len(TRAINED_ON)
 
 
-def write(folder, images: list[bytes], boxes: np.ndarray) -> list[str]:
-    records = [Record(image, box, pair) for pair, (image, box) in enumerate(zip(images, boxes, strict=True))]
-    assert len(list(write_shards(folder, ((pair % 3, record) for pair, record in enumerate(records)), 3))) == PAIRS
-    return list_shards(folder)
+def write(folder: Path, images: list[bytes], boxes: np.ndarray) -> Path:
+    """The folder, with shards of these records."""
+    (folder / paths.AUGMENTED).mkdir(parents=True)
+    records = [Record(image, box, i % PAIRS) for i, (image, box) in enumerate(zip(images, boxes, strict=True))]
+    write_shards(folder / paths.AUGMENTED, ((i % 3, record) for i, record in enumerate(records)), 3)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def boxes() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, LAST + 1, (PAIRS, 2, 2))
+    return np.random.default_rng(0).integers(0, LAST + 1, (RECORDS, 2, 2))
 
 
 @pytest.fixture(scope="module")
 def images() -> list[bytes]:
     """Photographs with detail, as the competition has them: most .jpeg, one in three .png."""
-    rng = np.random.default_rng(1)
-    coarse = [rng.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(PAIRS)]
+    coarse = np.random.default_rng(1).integers(0, 256, (RECORDS, 24, 24, 3), dtype=np.uint8)
     sharp = [cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in coarse]
-    return [encode_image(image, ".png" if pair % 3 == 0 else ".jpeg") for pair, image in enumerate(sharp)]
+    return [encode_image(image, ".png" if i % 3 == 0 else ".jpeg") for i, image in enumerate(sharp)]
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory, images, boxes) -> list[str]:
+def shards(tmp_path_factory, images, boxes) -> Path:
     return write(tmp_path_factory.mktemp("shards"), images, boxes)
 
 
 @pytest.fixture(scope="module")
-def flat(tmp_path_factory, boxes) -> list[str]:
-    """Shards whose images are each of one grey level, ten times the pair's number: a batch tells whose it is."""
-    images = [encode_image(np.full((SIZE, SIZE, 3), 10 * pair, np.uint8), ".png") for pair in range(PAIRS)]
+def flat(tmp_path_factory, boxes) -> Path:
+    """Shards whose images are each of one grey level, ten times the record's number."""
+    images = [encode_image(np.full((SIZE, SIZE, 3), 10 * i, np.uint8), ".png") for i in range(RECORDS)]
     return write(tmp_path_factory.mktemp("flat"), images, boxes)
 
 
-def batches(shards, steps, start=0, size=1, seed=SEED, buffer=5, keep=KEEP, random=False) -> list[tuple]:
-    found = training_batches(shards, keep, int(keep.sum()), size, buffer, seed, start, random)
-    return list(islice(found.as_numpy_iterator(), steps))
+def dataset(start=0, size=1, seed=SEED, train_mask=TRAIN_MASK, random=False) -> tf.data.Dataset:
+    """Batches from the shards in the current folder."""
+    index = pd.DataFrame(index=range(PAIRS))
+    data = TrainingData(index[train_mask], index[~train_mask], seed)
+    settings = settings_of("pix2pix", batch_size=size, shuffle_buffer=7)
+    return shard_batches(settings, data, start, random_holes=random)
 
 
-def pairs_in(found) -> list[int]:
-    """Whose images these are, for those of the fixture `flat`."""
-    return [int(round((image[0, 0, 0] + 1) * 127.5 / 10)) for _, whole, _ in found for image in whole]
+def batches(folder: Path, steps: int, *args, **changes) -> list[tuple]:
+    with chdir(folder):
+        return list(islice(dataset(*args, **changes).as_numpy_iterator(), steps))
 
 
-def same(a, b) -> bool:
+def records_in(found: list[tuple]) -> list[int]:
+    """The records' numbers, for batches of the fixture `flat`."""
+    return [int(round((image[0, 0, 0] + 1) * 127.5 / 10)) for _, target, _ in found for image in target]
+
+
+def same(a: list[tuple], b: list[tuple]) -> bool:
     return len(a) == len(b) and all(
         (x == y).all() for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)
     )
 
 
-def crop_of(part: np.ndarray, image: np.ndarray) -> tuple[int, int]:
-    """Where in an image a part of it begins; fails where it is no part of it."""
-    spot = part[100:108, 100:108]
-    for top in range(len(image) - len(part) + 1):
-        for left in range(len(image) - len(part) + 1):
-            if (image[top + 100 : top + 108, left + 100 : left + 108] == spot).all() and (
-                image[top : top + len(part), left : left + len(part)] == part
-            ).all():
-                return top, left
-    raise AssertionError("no crop of the image")
+def crop_of(part: np.ndarray, image: np.ndarray) -> tuple[int, int] | None:
+    """The position of a part in an image; None if it is no part of it."""
+    for top, left in product(range(JITTER - SIZE + 1), repeat=2):
+        crop = image[top : top + SIZE, left : left + SIZE]
+        if (crop[100:108, 100:108] == part[100:108, 100:108]).all() and (crop == part).all():
+            return top, left
+    return None
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
@@ -85,89 +100,78 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 def test_a_batch_is_two_float_images_between_minus_one_and_one_and_the_holes(shards):
     for size in (1, 4):
-        for masked, whole, missing in batches(shards, 3, size=size):
-            assert missing.shape == (size, SIZE, SIZE, 1) and missing.dtype == np.float32
-            assert masked.shape == whole.shape == (size, SIZE, SIZE, 3)
-            assert masked.dtype == whole.dtype == np.float32
-            assert masked.min() == -1 and whole.min() >= -1 and whole.max() <= 1 and whole.std() > 0.1
+        for masked, target, hole in batches(shards, 3, size=size):
+            assert hole.shape == (size, SIZE, SIZE, 1) and hole.dtype == np.float32
+            assert masked.shape == target.shape == (size, SIZE, SIZE, 3)
+            assert masked.dtype == target.dtype == np.float32
+            assert masked.min() == -1 and target.min() >= -1 and target.max() <= 1 and target.std() > 0.1
 
 
 def test_an_example_is_pillows_decoding_enlarged_and_cropped_with_both_boxes_black(shards, images, boxes):
-    """Exactly: every pixel is one that Pillow gives; -1 where a box is, the same in both elsewhere."""
+    """Exactly: every pixel is the one that Pillow decodes; masked is -1 in the boxes, elsewhere it is the target."""
     pictures = [enlarged(decode_image(data, "an image")) for data in images]
     holes = [enlarged(mask) for mask in hole_mask(boxes)]
-    seen, places = set(), set()
-    for masked, whole, missing in batches(shards, KEPT):
-        levels = (whole[0] + 1) * 127.5
-        assert np.abs(levels - np.round(levels)).max() < 1e-4
-        levels = np.round(levels).astype(np.uint8)
-        for pair, picture in enumerate(pictures):
-            try:
-                top, left = crop_of(levels, picture)
-            except AssertionError:
-                continue
-            black = holes[pair][top : top + SIZE, left : left + SIZE]
-            assert (masked[0][black] == -1).all() and (masked[0][~black] == whole[0][~black]).all()
-            assert (whole[0][black] > -1).any() and (missing[0, ..., 0] == black).all()
-            seen.add(pair)
-            places.add((top, left))
-    assert seen == set(np.flatnonzero(KEEP))
-    assert len(places) > KEPT / 2
+    seen, places = [], set()
+    for masked, target, hole in batches(shards, EPOCH):
+        exact = (target[0] + 1) * 127.5
+        levels = np.round(exact)
+        assert np.abs(exact - levels).max() < 1e-4
+        crops = {i: crop for i, picture in enumerate(pictures) if (crop := crop_of(levels, picture))}
+        ((i, (top, left)),) = crops.items()
+        black = holes[i][top : top + SIZE, left : left + SIZE]
+        assert (masked[0][black] == -1).all() and (masked[0][~black] == target[0][~black]).all()
+        assert (target[0][black] > -1).any() and (hole[0, ..., 0] == black).all()
+        seen.append(i)
+        places.add((top, left))
+    assert sorted(seen) == TRAINED_ON
+    assert len(places) > EPOCH / 2
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_run_from_a_later_step_sees_what_one_from_the_first_step_sees_there(shards, size):
-    assert KEPT % 3 and 2 * KEPT == 20  # batches of three cross the end of an epoch
-    whole = batches(shards, 26, size=size)
-    for start in (1, 3, 4, 10, 11, 23):
-        assert same(batches(shards, 26 - start, start, size), whole[start:])
+    assert EPOCH % 3 and 2 * EPOCH == 40  # batches of three cross the end of an epoch
+    every = batches(shards, 46, size=size)
+    for start in (1, 3, 6, 7, 20, 21, 43):
+        assert same(batches(shards, 46 - start, start, size), every[start:])
 
 
-def test_every_epoch_has_every_kept_pair_once_and_no_held_out_pair(flat):
-    seen = pairs_in(batches(flat, 5 * KEPT))
-    for epoch in range(5):
-        assert sorted(seen[epoch * KEPT : (epoch + 1) * KEPT]) == list(np.flatnonzero(KEEP))
+def test_every_epoch_has_each_record_of_the_training_pairs_once_and_no_other_in_its_own_order(flat):
+    seen = np.reshape(records_in(batches(flat, 6 * EPOCH)), (6, EPOCH)).tolist()
+    assert all(sorted(epoch) == TRAINED_ON for epoch in seen)
+    assert len(set(map(tuple, seen))) == 6
 
 
 def test_batches_of_several_images_are_full_and_cross_the_end_of_an_epoch(flat):
-    one, three = (pairs_in(batches(flat, steps, size=size)) for steps, size in ((30, 1), (10, 3)))
+    one, three = (records_in(batches(flat, steps, size=size)) for steps, size in ((60, 1), (20, 3)))
     assert one == three
 
 
-def test_epochs_differ_in_order(flat):
-    seen = pairs_in(batches(flat, 6 * KEPT))
-    orders = {tuple(seen[epoch * KEPT : (epoch + 1) * KEPT]) for epoch in range(6)}
-    assert len(orders) == 6
-
-
 def test_epochs_differ_in_their_crops(shards):
-    keep = np.zeros(PAIRS, bool)
-    keep[0] = True
-    crops = {whole.tobytes() for _, whole, _ in batches(shards, 6, keep=keep)}
-    assert len(crops) > 3
+    found = batches(shards, 30, train_mask=np.arange(PAIRS) == 0)  # six epochs of five records
+    assert len({target.tobytes() for _, target, _ in found}) > 20
 
 
 def test_random_holes_are_drawn_anew_by_seed_and_position_and_the_photographs_stay(shards):
     found, again, own = batches(shards, 60, random=True), batches(shards, 50, 10, random=True), batches(shards, 60)
     assert same(found[10:], again)
-    assert len({missing.tobytes() for _, _, missing in found}) == 60
-    for (masked, whole, missing), (_, as_own, _) in zip(found, own, strict=True):
-        assert (whole == as_own).all()
-        assert (masked == np.where(missing > 0, -1, whole)).all()
+    assert len({hole.tobytes() for _, _, hole in found}) == 60
+    for (masked, target, hole), (_, own_target, _) in zip(found, own, strict=True):
+        assert (target == own_target).all()
+        assert (masked == np.where(hole > 0, -1, target)).all()
 
 
 def test_random_holes_are_boxes_of_75_pixels_a_side_from_the_first_corner_to_the_last(tmp_path):
-    """On a picture whose red is the row and whose green is the column, so that each pixel tells where it is from."""
+    """The picture's red is the row and its green the column, so each pixel shows where it comes from."""
     row, column = np.mgrid[:SIZE, :SIZE]
     picture = encode_image(np.stack([row, column, 0 * row], axis=-1).astype(np.uint8), ".png")
-    shards = write(tmp_path, [picture] * PAIRS, np.zeros((PAIRS, 2, 2), int))
+    shards = write(tmp_path, [picture] * RECORDS, np.zeros((RECORDS, 2, 2), int))
     corners = []
-    for _, whole, missing in batches(shards, 800, random=True):
-        levels = np.round((whole[0] + 1) * 127.5).astype(int)
+    for _, target, hole in batches(shards, 800, random=True):
+        levels = np.round((target[0] + 1) * 127.5).astype(int)
         rows, i = np.unique(levels[:, 0, 0], return_index=True)
         columns, j = np.unique(levels[0, :, 1], return_index=True)
-        shown = missing[0, i][:, j, 0].astype(np.uint8)  # of the picture, what the crop shows
-        _, _, (_, *found), _ = cv2.connectedComponentsWithStats(shown, connectivity=4)
+        cropped = hole[0, i][:, j, 0].astype(np.uint8)  # in pixels of the picture, before it was enlarged
+        _, _, (_, *found), _ = cv2.connectedComponentsWithStats(cropped, connectivity=4)
         assert 1 <= len(found) <= 2
         for left, top, width, height, area in found:
             if area != width * height or max(width, height) > BOX:
@@ -185,34 +189,30 @@ def test_random_holes_are_boxes_of_75_pixels_a_side_from_the_first_corner_to_the
     assert abs(np.corrcoef(corners.T)[0, 1]) < 0.1
 
 
-def test_a_seed_gives_its_batches_each_time(shards):
-    once, again, other = (batches(shards, 12, size=2, seed=seed) for seed in (1, 1, 2))
-    assert same(once, again) and not any(same([a], [b]) for a, b in zip(once, other, strict=True))
-
-
-def test_nothing_but_the_arguments_decides_the_batches(shards):
-    """The module's promise: functions of the seed and the position alone, so not of TensorFlow's own seed."""
-    found = []
-    for seed in (1, 2):
-        tf.random.set_seed(seed)
-        found.append(batches(shards, KEPT))
-    assert same(*found)
+def test_batches_depend_on_their_own_seed_not_on_tensorflows(shards):
+    tf.random.set_seed(1)
+    once, other = (batches(shards, 12, size=2, seed=seed) for seed in (1, 2))
+    tf.random.set_seed(2)
+    assert same(once, batches(shards, 12, size=2, seed=1))
+    assert not any(same([a], [b]) for a, b in zip(once, other, strict=True))
 
 
 @pytest.mark.parametrize("seed", [0, 2**31 - 1])
 def test_the_least_and_the_greatest_seed_are_as_any_other(flat, seed):
     keras.utils.set_random_seed(seed)  # as the training does with its seed
     try:
-        assert sorted(pairs_in(batches(flat, KEPT, seed=seed))) == list(np.flatnonzero(KEEP))
+        assert sorted(records_in(batches(flat, EPOCH, seed=seed))) == TRAINED_ON
     finally:
         keras.utils.set_random_seed(1)
 
 
-def test_a_damaged_shard_ends_the_batches(tmp_path, images, boxes):
-    shards = write(tmp_path, images, boxes)
-    path = tmp_path / "001-of-003.tfrecord"
+def test_a_shard_damaged_before_or_while_it_is_read_ends_the_batches(tmp_path, images, boxes, monkeypatch):
+    monkeypatch.chdir(write(tmp_path, images, boxes))
+    found, path = dataset(), paths.AUGMENTED / "001-of-003.tfrecord"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(tf.errors.DataLossError):
-        batches(shards, KEPT)
+        list(islice(found, EPOCH))
+    with pytest.raises(BadInput, match="is damaged"):
+        dataset()

@@ -1,4 +1,4 @@
-"""Training on several devices and workers: the loss curve of one device with the same batch, and one that writes."""
+"""Training on several devices and workers: the loss curve of one device with the same batch, and one worker writes."""
 
 import json
 import os
@@ -20,27 +20,23 @@ from pipeline.base.errors import BadInput
 from pipeline.systems.card import read_card
 from pipeline.training.batches import local_part
 from pipeline.training.devices import check_batch, check_workers, is_chief, on_all_replicas, replica_share
-from pipeline.training.runtime import can_compute
 from tests.helpers import children
 
+SMALL = {
+    "batch_size": 4,
+    "steps": 5,
+    "validate_every": 3,
+    "checkpoint_every": 100,
+    "filters": 4,
+    "learning_rate": 1e-4,
+}
 SETTINGS = {
     "fetch.demo.pairs_per_class": 4,
     "fetch.demo.test_images": 2,
     "augment.shards": 2,
-    "train.validation_pairs": 2,
+    "split.validation_pairs": 2,
     "train.precision": "float32",
-    **{
-        f"{system}.{name}": value
-        for system in ("pix2pix", "residual")
-        for name, value in {
-            "batch_size": 4,
-            "steps": 5,
-            "validate_every": 3,
-            "checkpoint_every": 100,
-            "filters": 4,
-            "learning_rate": 1e-4,
-        }.items()
-    },
+    **{f"{system}.{name}": value for system in ("pix2pix", "residual") for name, value in SMALL.items()},
     "pix2pix.shuffle_buffer": 10,
     "pix2pix.loss": "holes",
     "pix2pix.random_holes": True,
@@ -50,10 +46,10 @@ PROGRAM = Path(__file__).parents[1] / "helpers" / "on_devices.py"
 
 @pytest.fixture(scope="module")
 def augmented(tmp_path_factory, params_file, run_stage) -> Path:
-    """A folder after the first two stages. Look, do not touch."""
+    """A folder after the first three stages. Look, do not touch."""
     folder = tmp_path_factory.mktemp("augmented")
     params_file(folder, **SETTINGS)
-    for stage in ("fetch", "augment"):
+    for stage in ("fetch", "split", "augment"):
         done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     return folder
@@ -61,7 +57,7 @@ def augmented(tmp_path_factory, params_file, run_stage) -> Path:
 
 @pytest.fixture(scope="module")
 def start(augmented, tmp_path_factory, params_file, code_here) -> Callable[..., tuple[Path, subprocess.Popen]]:
-    """`start("mirrored", 2, "residual")`: a folder, and the stage at work in it with two devices."""
+    """`start("mirrored", 2, "residual")`: a folder, and the stage running in it on two devices."""
 
     def begin(strategy: str, devices: int, system: str, **environment: str) -> tuple[Path, subprocess.Popen]:
         folder = copytree(augmented, tmp_path_factory.mktemp("on_devices") / strategy)
@@ -74,7 +70,7 @@ def start(augmented, tmp_path_factory, params_file, code_here) -> Callable[..., 
 
 @pytest.fixture(scope="module")
 def trained(start) -> Callable[[str, int, str], tuple[Path, str]]:
-    """`trained("mirrored", 2, "residual")`: the folder after the stage, and what it printed."""
+    """`trained("mirrored", 2, "residual")`: the folder after the stage, and its output."""
 
     @cache
     def train(strategy: str, devices: int, system: str) -> tuple[Path, str]:
@@ -95,14 +91,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def cluster(ports: list[int], worker: int) -> str:
-    """TF_CONFIG of one of the workers on loopback."""
+    """TF_CONFIG of one worker on loopback."""
     workers = [f"127.0.0.1:{port}" for port in ports]
     return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": worker}})
 
 
 @pytest.fixture(scope="module")
 def two_workers(start) -> Callable[[str], list[tuple[Path, str]]]:
-    """`two_workers("residual")`: of each worker the folder after the stage and what it printed."""
+    """`two_workers("residual")`: each worker's folder after the stage, and its output."""
 
     @cache
     def train(system: str) -> list[tuple[Path, str]]:
@@ -120,11 +116,13 @@ def curves(folder: Path, system: str) -> list[pd.DataFrame]:
 
 
 def assert_same_curves(folder: Path, other: Path, system: str) -> None:
-    """Within rounding, which grows from step to step."""
+    """Equal within rounding, which grows from step to step."""
     for found, expected in zip(curves(folder, system), curves(other, system), strict=True):
         assert list(found.columns) == list(expected.columns) and len(found) > 1
         np.testing.assert_allclose(found, expected, rtol=3e-5)
-    assert not np.allclose(*curves(folder, system)[0].to_numpy()[:2, 1:], rtol=1e-2)  # or it would say little
+    assert not np.allclose(
+        *curves(folder, system)[0].to_numpy()[:2, 1:], rtol=1e-2
+    )  # else the comparison proves little
 
 
 @pytest.mark.parametrize("system", ["residual", "pix2pix"])
@@ -148,7 +146,7 @@ def test_only_the_first_worker_validates_and_writes(two_workers):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_other_and_all_go_on_from_the_first_ones_checkpoint(
+def test_a_killed_worker_ends_the_other_and_both_resume_from_the_first_ones_checkpoint(
     start, params_file, trained, code_here
 ):
     ports = free_ports(2)
@@ -173,23 +171,22 @@ def test_a_worker_that_is_killed_ends_the_other_and_all_go_on_from_the_first_one
     again = [begin(folder, worker) for worker, (folder, _) in enumerate(both)]
     outputs = [process.communicate(timeout=200)[0] for process in again]
     assert [process.returncode for process in again] == [0, 0], outputs
-    assert "going on from step" in outputs[0]
+    assert "resuming after step" in outputs[0]
     assert_same_curves(both[0][0], trained("none", 1, "residual")[0], "residual")
 
 
-@pytest.mark.parametrize("config", ["", "{", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}'])
-def test_workers_that_are_not_named_are_asked_for(config):
-    with pytest.raises(BadInput, match="multi_worker needs TF_CONFIG"):
+TASKS = [{"type": "worker", "index": 2}, {"type": "chief", "index": 0}]
+CLUSTERS = [json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": task}) for task in TASKS]
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}', *CLUSTERS])
+def test_without_named_workers_the_message_says_how_to_set_them(config):
+    with pytest.raises(BadInput, match="multi_worker needs TF_CONFIG.*; set it as") as refusal:
         check_workers(config)
+    assert ("its task is not one of its workers" in str(refusal.value)) == (config in CLUSTERS)
 
 
-@pytest.mark.parametrize("task", [{"type": "worker", "index": 2}, {"type": "chief", "index": 0}])
-def test_a_task_that_is_no_worker_is_refused(task):
-    with pytest.raises(BadInput, match="none of its workers"):
-        check_workers(json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": task}))
-
-
-def test_a_cluster_as_tensorflow_wants_it_is_taken():
+def test_a_cluster_in_tensorflows_format_is_accepted():
     check_workers(cluster([1, 2], 1))
 
 
@@ -197,10 +194,10 @@ def test_a_batch_that_cannot_be_cut_is_refused(start):
     folder, process = start("mirrored", 3, "pix2pix")
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1 and not (folder / paths.MODELS).exists()
-    assert output.splitlines()[-1].startswith("train: pix2pix.batch_size is 4: it is that of all 3 devices")
+    assert output.splitlines()[-1].startswith("train: pix2pix.batch_size is 4, shared by 3 devices")
 
 
-def test_one_device_takes_whole_batches_and_is_all_there_is():
+def test_one_device_takes_whole_batches_and_is_the_chief():
     strategy = tf.distribute.get_strategy()
     assert is_chief(strategy)
     check_batch(strategy, "pix2pix", 3)
@@ -210,21 +207,7 @@ def test_one_device_takes_whole_batches_and_is_all_there_is():
     assert float(step(tf.constant(3.0))["twice"]) == 6.0 and done
 
 
-def test_the_parts_of_all_workers_are_the_batch():
+def test_the_workers_parts_make_up_the_batch():
     workers = [tf.distribute.InputContext(3, worker, 6) for worker in range(3)]
     assert [number for worker in workers for number in range(12)[local_part(12, worker)]] == list(range(12))
     assert local_part(12, workers[1]) == slice(4, 8)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "flags", "can"),
-    [
-        ([], "avx2 avx512f", True),
-        ([], "avx2", False),
-        ([(8, 0)], "avx2", True),
-        ([(7, 5), (8, 0)], "avx2 avx512f", False),
-    ],
-)
-def test_bfloat16_needs_avx512_or_gpus_that_know_it(capabilities, flags, can):
-    assert can_compute("mixed_bfloat16", capabilities, flags) is can
-    assert can_compute("float32", capabilities, flags)
