@@ -132,7 +132,7 @@ class Diffusion(SystemSettings):
     prompt: str
     inference_steps: Annotated[int, Field(ge=1, le=1000)]
     samples: Annotated[int, Field(ge=1, le=64)]
-    seed: Seed
+    noise_seed: Seed
 
 
 class Predict(Section):

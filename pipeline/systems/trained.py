@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
-from pipeline.params import Params, SystemSettings
+from pipeline.params import Params, SystemSettings, explain
 from pipeline.systems import Fill, load_network
 from pipeline.systems.card import read_card
 from pipeline.training.runtime import grow_gpu_memory, set_threads, usable_precision
@@ -44,10 +44,12 @@ def load_fill(folder: Path, weights: str) -> Fill:
 
 def settings_of(folder: Path, card: dict[str, Any]) -> SystemSettings:
     """The system's own settings on a card. Raises BadInput if they are not those that the system has now."""
-    section = Params.model_fields[card["model"]].annotation
+    section, settings = Params.model_fields[card["model"]].annotation, card["settings"]
     try:
-        return section.model_validate({name: card["settings"][name] for name in section.model_fields})
-    except (KeyError, ValidationError) as error:
+        return section.model_validate({name: settings[name] for name in section.model_fields if name in settings})
+    except ValidationError as error:
+        faults = "; ".join(map(explain, error.errors()))
         raise BadInput(
-            f"{folder} has not the settings that {card['model']} has now ({error}); `dvc repro train` trains it again"
+            f"{folder} was trained with settings that {card['model']} has no longer ({faults}); `dvc repro train` "
+            "trains it again"
         ) from None

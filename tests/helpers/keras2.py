@@ -1,7 +1,7 @@
 """SavedModels as Keras 2 wrote them, with CycleGAN's generators in TensorFlow's own operations.
 
-Objects and names are those of real ones: a layer's variables under layer_with_weights-N, or, where layers are nested,
-under numbers, and all of them in a list `variables`.
+Objects and names are those of real ones: a layer's variables are under layer_with_weights-N or, if layers are nested,
+under numbers. All of them are in a list `variables`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pipeline.competition.images import SIZE
 from pipeline.systems.cyclegan import network as cyclegan
+from tests.helpers.settings import settings_of
 
 Weights = list[np.ndarray]
 Generator = Callable[[Iterator, tf.Tensor], tf.Tensor]
@@ -30,7 +31,7 @@ def transposed(left: Iterator, x: tf.Tensor) -> tf.Tensor:
 
 
 def resnet(left: Iterator, x: tf.Tensor, epsilon: float = 1e-3) -> tf.Tensor:
-    """keras.io's generator; `left` gives the variables in their order."""
+    """keras.io's generator; `left` yields the variables in their order."""
 
     def mirrored(x: tf.Tensor, size: int) -> tf.Tensor:
         padded = tf.pad(x, [[0, 0], [size, size], [size, size], [0, 0]], "REFLECT")
@@ -63,16 +64,16 @@ GENERATORS = {"resnet": resnet, "unet": unet}
 
 
 def lively(generator: str, filters: int, seed: int) -> Weights:
-    """Weights that make an output of all levels out of any image."""
+    """Weights with which the output depends on the image and has all levels."""
     rng, weights = np.random.default_rng(seed), []
-    for weight in cyclegan.build(generator, filters).weights:
+    for weight in cyclegan.build(settings_of("cyclegan", generator=generator, filters=filters)).weights:
         scale = np.sqrt(2 / np.prod(weight.shape[:3])) if weight.path.endswith("kernel") else 0.2
         weights.append(rng.normal(weight.path.endswith("gamma"), scale, weight.shape).astype(np.float32))
     return weights
 
 
 def write(folder: Path, sets: list[Weights], compute: Callable, nested: bool = False) -> None:
-    """The SavedModel of a model with these variables; `compute` makes its outputs of them, once a set, and an image."""
+    """The SavedModel of a model with these sets of variables; `compute(*sets, image)` returns its outputs."""
     root = tf.train.Checkpoint()
     variables = [[tf.Variable(weight) for weight in weights] for weights in sets]
     if not nested:
@@ -88,7 +89,7 @@ def write(folder: Path, sets: list[Weights], compute: Callable, nested: bool = F
 
 
 def name_layers(root: tf.train.Checkpoint, variables: list[tf.Variable]) -> None:
-    """The layers of a model whose layers are not nested: each kernel, and each gamma, begins one."""
+    """The layers of a model whose layers are not nested: each kernel and each gamma begins one."""
     numbers, names = count(), {"kernel": "bias", "gamma": "beta"}
     for i, variable in enumerate(variables):
         if len(variable.shape) == 4 or len(variables[i - 1].shape) == 4 and i < len(variables) - 1:
@@ -106,6 +107,6 @@ def write_one(folder: Path, generator: str, weights: Weights) -> None:
 
 
 def write_two(folder: Path, generator: str, one: Weights, other: Weights) -> None:
-    """The SavedModel of two generators that each make an output of the image, as Rietta/CycleGAN_DL."""
+    """The SavedModel of two generators, an output of each, as Rietta/CycleGAN_DL."""
     network = GENERATORS[generator]
     write(folder, [one, other], lambda *sets: [network(iter(own), sets[-1]) for own in sets[:-1]], nested=True)

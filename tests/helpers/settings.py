@@ -16,5 +16,5 @@ def defaults() -> dict:
 
 
 def settings_of(system: str, **changes: object) -> SystemSettings:
-    """`settings_of("residual", steps=3)`: the system's section of the defaults, so changed, checked as params.yaml is."""
+    """`settings_of("residual", steps=3)`: the section of the defaults, so changed, checked as params.yaml is."""
     return Params.model_fields[system].annotation.model_validate(defaults()[system] | changes)

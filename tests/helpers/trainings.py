@@ -1,22 +1,27 @@
-"""What the tests of the systems share: comparing weights, drawing batches, resuming a training, saving a model."""
+"""What the systems' tests share: comparing weights, drawing batches, resuming a training, saving a model."""
 
 from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from pipeline.params import Schedule
+from pipeline.params import SystemSettings
 from pipeline.systems.card import write_card
 from pipeline.training import loop
 from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
+from pipeline.training.data import TrainingData
 
 THREADS = 2
-KEEP = np.arange(4) != 2  # of the shards' pairs, those that are trained on
-NO_INDEX = pd.DataFrame()  # the shards have all that is needed
+
+
+def shard_data(seed: int) -> TrainingData:
+    """Of the four pairs in the shards of conftest.py, the training pairs are 0, 1 and 3."""
+    return TrainingData(pd.DataFrame(index=[0, 1, 3]), pd.DataFrame(index=[2]), seed)
 
 
 def same(a: Collection[np.ndarray], b: Collection[np.ndarray]) -> bool:
@@ -24,45 +29,56 @@ def same(a: Collection[np.ndarray], b: Collection[np.ndarray]) -> bool:
 
 
 def drawn(batches: tf.data.Dataset, steps: int) -> list[np.ndarray]:
+    """The parts of the first batches, one after the other."""
     return [part for batch in islice(batches.as_numpy_iterator(), steps) for part in batch]
 
 
-def check_resumed(
-    system: ModuleType, chosen: Schedule, index: pd.DataFrame, keep: np.ndarray, folder: Path, at: int
-) -> None:
-    """A training that goes on from the checkpoint of step `at` ends as the one that made it, bit for bit."""
+def check_resumed(system: ModuleType, settings: SystemSettings, data: TrainingData, folder: Path, at: int) -> None:
+    """A training resumed from the checkpoint of step `at` ends with the same bits as the uninterrupted one."""
 
-    def go_on(training: loop.TrainingState) -> None:
+    def go_on(state: loop.TrainingState) -> None:
         loop.train(
-            training,
-            chosen,
-            system.make_step(training, chosen),
-            system.batches(chosen, index, keep, 3, training.step),
-            # Of the weights, and lowest at first, so that the best ones come out of the checkpoint.
-            validate=lambda: training.step + float(np.abs(training.model.get_weights()[0]).mean()),
+            state,
+            settings,
+            system.make_step(state, settings),
+            system.batches(settings, data, state.step),
+            # Lowest at first, so that the best weights come out of the checkpoint.
+            validate=lambda: state.step + float(np.abs(state.model.get_weights()[0]).mean()),
             checkpoint=lambda now: save_checkpoint(folder / str(now.step), now.step, *loop.dump(now)),
         )
 
-    whole, resumed = (system.begin(chosen, "float32", seed) for seed in (3, 4))
-    go_on(whole)
+    uninterrupted, resumed = (system.begin(settings, "float32", seed) for seed in (data.seed, data.seed + 1))
+    go_on(uninterrupted)
     loop.restore(resumed, *load_checkpoint(folder / str(at)))
-    assert resumed.step == at and not same(resumed.model.get_weights(), whole.model.get_weights())
+    assert resumed.step == at and not same(resumed.model.get_weights(), uninterrupted.model.get_weights())
     go_on(resumed)
-    (arrays, state), (expected, expected_state) = loop.dump(resumed), loop.dump(whole)
-    del state["seconds"], expected_state["seconds"]
+    (arrays, counters), (expected, expected_counters) = loop.dump(resumed), loop.dump(uninterrupted)
+    del counters["seconds"], expected_counters["seconds"]
     assert arrays.keys() == expected.keys() and same(arrays.values(), expected.values())
-    assert state == expected_state
+    assert counters == expected_counters
 
 
-def save(folder: Path, networks: ModuleType, model: loop.Network, chosen: Schedule, seed: int) -> None:
-    """Write the model's best weights and its card, as the train stage does."""
-    model.save_weights(folder / "best.weights.h5")
+def lively(model: keras.Model, seed: int) -> keras.Model:
+    """The model with weights that make its fill depend on its input: fresh weights give one grey."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(rng.normal(0, 0.25, weight.shape))
+        elif weight.path.endswith("moving_mean"):
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+    return model
+
+
+def save(folder: Path, network: ModuleType, settings: SystemSettings, **models: loop.Model) -> None:
+    """Write weights and card as the train stage does: `save(folder, pix2pix, settings, best=model, last=other)`."""
+    for name, model in models.items():
+        model.save_weights(folder / f"{name}.weights.h5")
     write_card(
         folder,
-        model=networks.__name__.rpartition(".")[2],
+        model=network.__name__.split(".")[-2],
         parameters=model.count_params(),
         devices="1 x CPU",
-        settings=chosen.model_dump() | {"precision": "float32", "seed": seed, "threads": THREADS},
-        normalisation=networks.NORMALISATION,
-        validation=[],
+        settings=settings.model_dump() | {"precision": "float32", "threads": THREADS, "seed": 7},
+        input_version=network.INPUT_VERSION,
+        best={"step": 1, "rmse": 0.1} if "best" in models else None,
     )

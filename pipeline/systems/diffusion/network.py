@@ -86,7 +86,7 @@ class Inpainter:
     prompt: str
     inference_steps: int
     samples: int
-    seed: int
+    noise_seed: int
     dtype: str  # a Keras precision policy
 
     @property
@@ -158,8 +158,8 @@ def build(settings: Diffusion, dtype: str = "float32") -> Inpainter:
         pipeline.unet.requires_grad_(True)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     checksum = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
-    own = {name: getattr(settings, name) for name in ("resolution", "prompt", "inference_steps", "samples", "seed")}
-    return Inpainter(pipeline, checksum, dtype=dtype, **own)
+    names = ("resolution", "prompt", "inference_steps", "samples", "noise_seed")
+    return Inpainter(pipeline, checksum, dtype=dtype, **{name: getattr(settings, name) for name in names})
 
 
 def list_weights(settings: Diffusion) -> list[Path]:
@@ -263,7 +263,7 @@ def fill(model: Inpainter, masked: np.ndarray, boxes: np.ndarray, classes: np.nd
                 width=model.resolution,
                 num_inference_steps=model.inference_steps,
                 guidance_scale=1.0,
-                generator=[generator(model.seed, number) for _ in masked],
+                generator=[generator(model.noise_seed, number) for _ in masked],
                 output_type="pt",
             ).images
         return resize(filled.float().cpu(), SIZE).permute(0, 2, 3, 1).numpy()

@@ -1,6 +1,5 @@
-"""Generators read out of SavedModels as Keras 2 wrote them, and what is no such SavedModel refused."""
+"""Generators are read from SavedModels of Keras 2; anything else is refused."""
 
-from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -14,13 +13,14 @@ from pipeline.competition.images import SIZE
 from pipeline.systems.cyclegan import network as cyclegan
 from pipeline.systems.cyclegan.savedmodel import list_files, read_generators, read_variables
 from tests.helpers import keras2
+from tests.helpers.settings import settings_of
+from tests.helpers.trainings import same
 
 FILTERS = 2
-build = partial(cyclegan.build, filters=FILTERS)
 
 
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return len(a) == len(b) and all((x == y).all() for x, y in zip(a, b, strict=True))
+def build(generator: str, filters: int = FILTERS) -> keras.Model:
+    return cyclegan.build(settings_of("cyclegan", generator=generator, filters=filters))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def test_the_names_of_the_variables_are_in_no_order_that_sorting_would_find(one)
     assert not any(name.startswith("variables/") for name in names)
 
 
-def test_of_one_generator_both_are_it(one, weights):
+def test_one_generator_is_read_for_both(one, weights):
     assert same(read_variables(one), weights[0])
     forward, back = read_generators(one, build("resnet"))
     assert same(forward, weights[0]) and same(back, weights[0])
 
 
 @pytest.mark.parametrize("generator", ["resnet", "unet"])
-def test_the_network_with_the_weights_computes_what_the_original_does(tmp_path, generator):
+def test_the_network_with_the_weights_has_the_originals_output(tmp_path, generator):
     weights = keras2.lively(generator, FILTERS, 3)
     keras2.write_one(tmp_path, generator, weights)
     network = build(generator)
@@ -65,7 +65,7 @@ def test_the_network_with_the_weights_computes_what_the_original_does(tmp_path, 
     np.testing.assert_allclose(keras.ops.convert_to_numpy(network(image, training=False)), expected, atol=1e-4)
 
 
-def test_it_is_read_as_well_for_a_training_on_several_devices(one, weights):
+def test_it_is_read_in_a_strategys_scope_too(one, weights):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         forward, _ = read_generators(one, build("resnet"))
     assert same(forward, weights[0])
@@ -77,7 +77,7 @@ def test_two_generators_are_read_in_their_order(tmp_path, weights):
     assert same(forward, weights[0]) and same(back, weights[1])
 
 
-def test_two_generators_of_which_one_is_given_the_others_output_are_read_too(tmp_path, weights):
+def test_two_generators_are_read_if_one_gets_the_others_output(tmp_path, weights):
     def chained(one: list, other: list, image: tf.Tensor) -> list[tf.Tensor]:
         return [keras2.resnet(iter(other), keras2.resnet(iter(one), image))]
 
@@ -88,7 +88,7 @@ def test_two_generators_of_which_one_is_given_the_others_output_are_read_too(tmp
 
 @pytest.mark.parametrize(("generator", "filters"), [("resnet", 3), ("unet", 2)])
 def test_variables_of_another_network_are_refused_and_counted(one, weights, generator, filters):
-    network = cyclegan.build(generator, filters)
+    network = build(generator, filters)
     numbers = sum(weight.size for weight in weights[0])
     found = f"has 71 variables with {numbers:,} numbers, not the .* with {network.count_params():,} numbers"
     with pytest.raises(BadInput, match=found):
@@ -96,7 +96,7 @@ def test_variables_of_another_network_are_refused_and_counted(one, weights, gene
 
 
 def test_a_network_that_computes_something_else_is_refused(tmp_path, weights):
-    """It differs by no variable: only by what keeps the variance from 0, or by which of two variables is gamma."""
+    """Its variables are the same; only epsilon differs, or which of two variables is gamma."""
 
     def other_epsilon(own: list, image: tf.Tensor) -> list[tf.Tensor]:
         return [keras2.resnet(iter(own), image, epsilon=0.01)]
@@ -118,7 +118,7 @@ def test_a_damaged_one_is_refused_in_one_line(copied, name, fault):
     path.unlink()
     if fault == "cut":
         path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(BadInput, match=r"is no SavedModel as Keras 2 writes it, or is damaged \(.+\)") as caught:
+    with pytest.raises(BadInput, match=r"is not a SavedModel of Keras 2, or is damaged \(.+\)") as caught:
         read_generators(copied, build("resnet"))
     assert "\n" not in str(caught.value) and str(copied) in str(caught.value)
 
@@ -134,11 +134,11 @@ def test_a_flipped_byte_of_the_weights_is_found(copied):
 
 def test_a_savedmodel_that_is_not_of_keras_is_refused(tmp_path):
     tf.saved_model.save(tf.train.Checkpoint(value=tf.Variable(1.0)), str(tmp_path))
-    with pytest.raises(BadInput, match="is no SavedModel as Keras 2 writes it.*no list of a model's variables"):
+    with pytest.raises(BadInput, match="is not a SavedModel of Keras 2.*no list of a model's variables"):
         read_generators(tmp_path, build("resnet"))
 
 
-def test_its_files_are_those_of_the_graph_and_the_variables_and_no_others(copied):
+def test_its_files_are_those_of_the_graph_and_the_variables(copied):
     (copied / "README.md").write_text("what it is")
     files = {path.relative_to(copied).as_posix() for path in list_files(copied)}
     assert files == {"saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"}

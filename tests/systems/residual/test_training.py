@@ -1,9 +1,10 @@
-"""How the residual network is trained: its steps by hand, its average, its batches, and going on from a checkpoint."""
+"""How the residual network is trained: its steps by hand, its average, its batches, resuming from a checkpoint."""
 
-from itertools import islice
+import dataclasses
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -14,119 +15,109 @@ from pipeline.params import Residual
 from pipeline.systems.residual import network as residual
 from pipeline.systems.residual import training as system
 from pipeline.training import loop
-from tests.helpers.trainings import check_resumed, same
+from pipeline.training.data import training_data
+from tests.helpers.settings import settings_of
+from tests.helpers.trainings import check_resumed, drawn, same
 
 SEED = 3
+SMALL = {"steps": 8, "batch_size": 2, "checkpoint_every": 1, "learning_rate": 1e-3, "average": 0.9, "filters": 2}
 
 
 def settings(**changes) -> Residual:
-    values = {
-        "steps": 8,
-        "batch_size": 2,
-        "validate_every": 3,
-        "checkpoint_every": 1,
-        "learning_rate": 1e-3,
-        "weight_decay": 0.01,
-        "average": 0.9,
-        "filters": 2,
-        "blocks": 1,
-        "resolution": 64,
-        "zoom": 1.0,
-        "masked_images": False,
-    }
-    return Residual(**(values | changes))
+    return settings_of("residual", **(SMALL | {"validate_every": 3, "zoom": 1.0} | changes))
+
+
+def with_known(photographs: np.ndarray) -> np.ndarray:
+    """Photographs [n, h, h, 3] as read_photographs returns them, known everywhere."""
+    return np.concatenate([photographs, np.full((*photographs.shape[:3], 1), 255, np.uint8)], axis=-1)
 
 
 @pytest.fixture(scope="module")
 def small() -> np.ndarray:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    return whole(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    return with_known(coarse.repeat(8, axis=1).repeat(8, axis=2))
 
 
-def whole(photographs: np.ndarray) -> np.ndarray:
-    """Photographs [n, h, h, 3] with the fourth channel of those that are known everywhere."""
-    return np.concatenate([photographs, np.full((*photographs.shape[:3], 1), 255, np.uint8)], axis=-1)
+def draw(photographs: np.ndarray, chosen: Residual, steps: int) -> list[tuple[np.ndarray, ...]]:
+    """The first batches."""
+    generators = [np.random.default_rng((SEED, step)) for step in range(steps)]
+    return [system.draw_batch(photographs, chosen, rng, slice(chosen.batch_size)) for rng in generators]
 
 
-def begin(chosen: Residual, seed: int = SEED) -> loop.TrainingState:
-    return system.begin(chosen, "float32", seed)
+def begin(chosen: Residual) -> loop.TrainingState:
+    return system.begin(chosen, "float32", SEED)
 
 
-def test_a_training_begins_with_weights_of_the_seed_and_their_average_the_same():
-    once, again, other = (loop.dump(begin(settings(), seed))[0].values() for seed in (1, 1, 2))
-    assert same(once, again) and not same(once, other)
-    training = begin(settings())
-    network, average = (loop.snapshot(training.networks[name]) for name in ("network", "average"))
-    assert same(network, average) and same(network, training.best)
+def rates(state: loop.TrainingState, steps: list[int]) -> list[float]:
+    """The learning rate at these steps."""
+    (optimizer,), found = state.optimizers.values(), []
+    for step in steps:
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    return found
 
 
-@pytest.mark.parametrize("resolution", [64, 128])
-def test_the_settings_make_the_network(resolution):
-    model = begin(settings(filters=3, blocks=2, resolution=resolution)).model
-    assert model.input_shape == (None, resolution, resolution, 4) and loop.snapshot(model)[0].shape[-1] == 3
-    assert len(loop.snapshot(model)) > len(loop.snapshot(begin(settings(filters=3, resolution=resolution)).model))
-
-
-def test_inference_uses_the_average_of_the_weights(small):
+def test_the_model_is_the_average_of_the_weights(small):
     chosen = settings(average=0.3)  # reached from the third step on; before it is (1 + step) / (10 + step)
-    training = begin(chosen)
-    assert training.model is training.networks["average"] and training.model is not training.networks["network"]
-    step, expected = system.make_step(training, chosen), loop.snapshot(training.networks["network"])
-    for number, batch in enumerate(system.draw_batches(small, settings(), SEED).take(5), 1):
+    state = begin(chosen)
+    assert state.model is state.networks["average"] and state.model is not state.networks["network"]
+    step, expected = system.make_step(state, chosen), loop.snapshot(state.networks["network"])
+    assert same(expected, loop.snapshot(state.model))
+    for number, batch in enumerate(draw(small, settings(), 5), 1):
         step(*batch)
         share = 1 - min(0.3, (1 + number) / (10 + number))
-        now = loop.snapshot(training.networks["network"])
+        now = loop.snapshot(state.networks["network"])
         expected = [mean + share * (weight - mean) for mean, weight in zip(expected, now, strict=True)]
-    found = loop.snapshot(training.model)
+    found = loop.snapshot(state.model)
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
     assert not all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, now, strict=True))
 
 
 def test_the_best_weights_are_those_of_the_average(small):
     chosen = settings(steps=4, validate_every=1, learning_rate=0.01)
-    training, better = begin(chosen), iter([0.4, 0.3, 0.2, 0.1])
-    batches = system.draw_batches(small, settings(), SEED)
-    loop.train(training, chosen, system.make_step(training, chosen), batches, lambda: next(better), lambda now: None)
-    network, average = (loop.snapshot(training.networks[name]) for name in ("network", "average"))
-    assert same(training.best, average) and not same(network, average)
+    state, better = begin(chosen), iter([0.4, 0.3, 0.2, 0.1])
+    batches = draw(small, chosen, 4)
+    loop.train(state, chosen, system.make_step(state, chosen), batches, lambda: next(better), lambda now: None)
+    network, average = (loop.snapshot(state.networks[name]) for name in ("network", "average"))
+    assert same(state.best, average) and not same(network, average)
 
 
 def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(small):
     """The gradients of the first batches are beyond the norm, the others within it."""
     chosen, norms = settings(weight_decay=0.5, steps=20), []
-    training = begin(chosen)
-    network = keras.models.clone_model(training.networks["network"])
-    network.set_weights(training.networks["network"].get_weights())
+    state = begin(chosen)
+    network = keras.models.clone_model(state.networks["network"])
+    network.set_weights(state.networks["network"].get_weights())
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 18, warmup_target=1e-3, warmup_steps=2)
     optimizer = keras.optimizers.AdamW(schedule, beta_2=0.99, weight_decay=0.5, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(network.trainable_variables)
-    step = system.make_step(training, chosen)
-    for number, (given, wanted, counted) in enumerate(system.draw_batches(small, settings(), SEED).take(8)):
-        wanted = wanted * (300 if number < 3 else 0.1)
+    step = system.make_step(state, chosen)
+    for number, (inputs, target, weights) in enumerate(draw(small, chosen, 8)):
+        target = target * np.float32(300 if number < 3 else 0.1)
         with tf.GradientTape() as tape:
-            loss = residual.loss(wanted, network(given, training=True), counted)
+            loss = residual.loss(target, network(inputs, training=True), weights)
         gradients = tape.gradient(loss, network.trainable_variables)
         norms.append(float(tf.linalg.global_norm(gradients)))
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-        assert float(step(given, wanted, counted)["loss"]) == pytest.approx(float(loss), rel=1e-4)
+        assert float(step(inputs, target, weights)["loss"]) == pytest.approx(float(loss), rel=1e-4)
     assert min(norms[:3]) > 3 and max(norms[3:]) < 1
-    for a, b in zip(loop.snapshot(training.networks["network"]), loop.snapshot(network), strict=True):
+    for a, b in zip(loop.snapshot(state.networks["network"]), loop.snapshot(network), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_decay_by_themselves_and_biases_do_not(small):
-    """Where the prediction is what is wanted there is no gradient, and Adam moves nothing."""
+    """If the prediction is right there is no gradient, and Adam moves nothing."""
     chosen = settings(steps=1000, weight_decay=0.25, learning_rate=0.1)
-    training = begin(chosen)
-    network = training.networks["network"]
+    state = begin(chosen)
+    network = state.networks["network"]
     for variable in network.weights[:-2]:  # the last layer is left at zero, so that it predicts zero
         if variable.path.endswith("bias"):
             variable.assign(np.linspace(0.5, 1, variable.shape[0]))
-    training.optimizers["optimizer"].iterations.assign(100)  # at the peak of the learning rate
+    state.optimizers["optimizer"].iterations.assign(100)  # at the peak of the learning rate
     before = loop.snapshot(network)
-    given, wanted, counted = next(iter(system.draw_batches(small, settings(), SEED)))
-    losses = system.make_step(training, chosen)(given, tf.zeros_like(wanted), counted)
+    ((inputs, target, weights),) = draw(small, chosen, 1)
+    losses = system.make_step(state, chosen)(inputs, np.zeros_like(target), weights)
     assert float(losses["loss"]) == 0
     for variable, old in zip(network.weights, before, strict=True):
         shrunk = 1.0 if variable.path.endswith("bias") else 1 - 0.1 * 0.25
@@ -134,162 +125,157 @@ def test_weights_decay_by_themselves_and_biases_do_not(small):
 
 
 def test_the_learning_rate_rises_to_its_peak_and_ends_at_zero():
-    (optimizer,) = begin(settings(steps=2000, learning_rate=0.004)).optimizers.values()
-    rates = []
-    for step in (1, 50, 100, 1050, 2000):
-        optimizer.iterations.assign(step)
-        rates.append(float(optimizer.learning_rate))
-    assert rates == pytest.approx([0.00004, 0.002, 0.004, 0.002, 0], abs=1e-7)
+    found = rates(begin(settings(steps=2000, learning_rate=0.004)), [1, 50, 100, 1050, 2000])
+    assert found == pytest.approx([0.00004, 0.002, 0.004, 0.002, 0], abs=1e-7)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 30, 1000])
-def test_a_short_training_warms_up_for_a_tenth_of_it_at_most_and_ends_at_zero_too(steps):
-    (optimizer,) = begin(settings(steps=steps, learning_rate=0.004)).optimizers.values()
-    rates = []
-    for step in range(steps + 1):
-        optimizer.iterations.assign(step)
-        rates.append(float(optimizer.learning_rate))
-    assert rates[-1] == pytest.approx(0, abs=1e-9) and max(rates) == pytest.approx(0.004)
-    assert rates.index(max(rates)) == steps // 10
+def test_a_short_training_warms_up_for_at_most_a_tenth_of_it_and_ends_at_zero_too(steps):
+    found = rates(begin(settings(steps=steps, learning_rate=0.004)), range(steps + 1))
+    assert found[-1] == pytest.approx(0, abs=1e-9) and max(found) == pytest.approx(0.004)
+    assert found.index(max(found)) == steps // 10
 
 
-def test_batches_are_a_function_of_the_seed_and_the_step(small):
-    def drawn(seed: int, start: int, steps: int) -> list[np.ndarray]:
-        batches = system.draw_batches(small, settings(batch_size=3), seed, start)
-        return [np.array(x) for batch in batches.take(steps) for x in batch]
-
-    whole, later, other = drawn(1, 0, 6), drawn(1, 4, 2), drawn(2, 0, 6)
-    assert same(whole[12:], later)
-    assert not any((a == b).all() for a, b in zip(whole, other, strict=True))
-    assert not (whole[2] == whole[5]).all()  # other holes at each step
-
-
-def test_a_batch_is_of_the_photographs_and_their_mirror_images(small):
+def test_a_batch_has_the_photographs_and_their_mirror_images(small):
     seen = set()
-    for given, wanted, counted in system.draw_batches(small, settings(batch_size=4), SEED).take(10):
-        assert given.shape == (4, 64, 64, 4) and wanted.shape == (4, 64, 64, 3) and counted.shape == (4, 64, 64)
-        for photograph in np.round((np.array(given[..., :3] + wanted) + 1) * 127.5).astype(np.uint8):
-            names = [
+    for inputs, target, weights in draw(small, settings(batch_size=4), 10):
+        assert inputs.shape == (4, 64, 64, 4) and target.shape == (4, 64, 64, 3) and weights.shape == (4, 64, 64)
+        for photograph in np.round((inputs[..., :3] + target + 1) * 127.5).astype(np.uint8):
+            (name,) = [
                 (i, mirrored)
-                for i, whole in enumerate(small)
-                for mirrored, turned in ((False, whole), (True, whole[:, ::-1]))
+                for i, image in enumerate(small)
+                for mirrored, turned in ((False, image), (True, image[:, ::-1]))
                 if (photograph == turned[..., :3]).all()
             ]
-            assert len(names) == 1
-            seen |= set(names)
+            seen.add(name)
     assert len(seen) > 9
 
 
 @pytest.mark.parametrize("resolution", [64, 128])
-def test_the_photographs_that_are_trained_on_are_read_and_reduced_to_the_resolution(project, photographs, resolution):
-    index, keep = project
+def test_batches_are_drawn_from_the_training_pairs_by_seed_and_step_alone(project, photographs, resolution):
     cell = SIZE // resolution
     means = photographs[[0, 2, 3]].reshape(3, resolution, cell, resolution, cell, 3).astype(float).mean(axis=(2, 4))
     chosen = settings(resolution=resolution)
-    expected = system.draw_batches(whole(np.round(means).astype(np.uint8)), chosen, SEED)
-    found, later = (system.batches(chosen, index, keep, SEED, start) for start in (0, 3))
-    first = list(islice(found.as_numpy_iterator(), 5))
-    assert first[0][0].shape == (2, resolution, resolution, 4)
-    for some, others in ((first, expected), (first[3:], later)):
-        for one, other in zip(some, others.as_numpy_iterator(), strict=False):
-            assert same(one, other)
-    assert system.sources(chosen, index, keep) == [
-        paths.RAW / "Training_Data" / kind / "Unmasked_Train" / name
-        for kind, name in (("Cat", "a.png"), ("Dog", "a.png"), ("Dog", "b.png"))
+    expected = [part for batch in draw(with_known(np.round(means).astype(np.uint8)), chosen, 5) for part in batch]
+    assert expected[0].shape == (2, resolution, resolution, 4)
+    assert not (expected[2] == expected[5]).all()  # other holes at each step
+    assert same(drawn(system.batches(chosen, project, 0), 5), expected)
+    assert same(drawn(system.batches(chosen, project, 3), 2), expected[3 * 3 :])
+    other = drawn(system.batches(chosen, dataclasses.replace(project, seed=1), 0), 5)
+    assert not any((a == b).all() for a, b in zip(expected, other, strict=True))
+
+
+def test_a_checkpoint_depends_on_the_training_pairs_photographs(project):
+    assert system.input_files(settings(), project) == [
+        paths.RAW / "Training_Data" / name / "Unmasked_Train" / file
+        for name, file in (("Cat", "a.png"), ("Dog", "a.png"), ("Dog", "b.png"))
     ]
-    model = residual.build(2)
+
+
+def test_validation_leaves_the_model_unchanged(project):
+    model = begin(settings()).model
     before = loop.snapshot(model)
-    system.before_validation(chosen, index, keep, SEED)(model)
+    system.before_validation(model, settings(), project)
     assert same(before, model.get_weights())
 
 
-def test_of_a_masked_image_only_known_pixels_are_learned_from(small):
-    """Two boxes of it are missing whatever is drawn, and what lies in them is in no batch."""
+def test_only_known_pixels_of_a_masked_image_are_learned_from(small):
+    """Part of each image is always a hole, and its pixels change no batch."""
     photographs = small.copy()
     photographs[:, 10:30, 5:25, 3] = 0
     other = np.where(photographs[..., 3:] == 255, photographs, 77)
     other[..., 3] = photographs[..., 3]
-    for batch, changed, plain in zip(
-        *(system.draw_batches(some, settings(), SEED).take(4) for some in (photographs, other, small)), strict=True
-    ):
-        (given, wanted, counted), plain_weights = map(np.array, batch), np.array(plain[2])
+    drawn_from = [draw(some, settings(), 4) for some in (photographs, other, small)]
+    for (inputs, target, weights), changed, (_, _, plain) in zip(*drawn_from, strict=True):
         inside = np.zeros((64, 64), bool)
         inside[10:30, 5:25] = True
-        sides = [inside[:, ::-1] if (given[i, 10:30, 39:59, 3] == 1).all() else inside for i in range(2)]
-        for i, unknown in enumerate(sides):
-            assert (given[i, ..., 3] == (unknown | (plain_weights[i] > 0))).all()
-            np.testing.assert_array_equal(counted[i], np.where(unknown, 0, plain_weights[i]))
-        np.testing.assert_array_equal(given, changed[0])
-        np.testing.assert_array_equal(counted, changed[2])
-        known = counted > 0
-        np.testing.assert_array_equal(wanted[known], np.array(changed[1])[known])
+        sides = [inside[:, ::-1] if (inputs[i, 10:30, 39:59, 3] == 1).all() else inside for i in range(2)]
+        for i, hole in enumerate(sides):
+            assert (inputs[i, ..., 3] == (hole | (plain[i] > 0))).all()
+            np.testing.assert_array_equal(weights[i], np.where(hole, 0, plain[i]))
+        np.testing.assert_array_equal(inputs, changed[0])
+        np.testing.assert_array_equal(weights, changed[2])
+        np.testing.assert_array_equal(target[weights > 0], changed[1][weights > 0])
 
 
 def test_masked_images_are_read_with_their_holes_but_not_two_of_one_photograph(project, photographs):
-    """Of rows 1 (held out) and 4 (test) there is only the masked image; together in a group, both are left out."""
-    index, keep = project
-    index.loc[1, BOX_COLUMNS] = [0, 10, 100, 120]
-    index.loc[4, BOX_COLUMNS] = [180, 180, 40, 41]
-    masked = [masked_path(paths.RAW, row) for row in index.loc[[1, 4]].to_dict("records")]
+    """Rows 1 (validation) and 4 (test) have a masked image only; together in a group, both are left out."""
+    split = pd.concat([project.pairs, project.masked_only]).sort_index()
+    split.loc[1, BOX_COLUMNS] = [0, 10, 100, 120]
+    split.loc[4, BOX_COLUMNS] = [180, 180, 40, 41]
+    masked = [masked_path(paths.RAW, row) for row in split.loc[[1, 4]].to_dict("records")]
     for path, image in zip(masked, photographs[1:3], strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_image(image, ".png"))
     chosen = settings(masked_images=True)
-    assert system.sources(chosen, index, keep)[3:] == masked
-    found = system.read_photographs(chosen, index, keep)
+
+    def read(groups: list[int]) -> np.ndarray:
+        data = training_data(split.assign(group=groups), SEED)
+        found = system.read_photographs(chosen, data)
+        assert system.input_files(chosen, data)[3:] == masked[: len(found) - 3]
+        return found
+
+    found = read([0, 1, 2, 3, 4])
     assert found.shape == (5, 64, 64, 4) and (found[:3, ..., 3] == 255).all()
-    missing = residual.missing_cells(boxes_of(index.loc[[1, 4]]), 64)
-    np.testing.assert_array_equal(found[3:, ..., 3] == 0, missing)
-    np.testing.assert_array_equal(found[3:, ..., :3], np.round(residual.shrink(photographs[1:3], 64)))
-    index.loc[4, "group"] = 1
-    assert len(system.sources(chosen, index, keep)) == 3
-    np.testing.assert_array_equal(system.read_photographs(chosen, index, keep), found[:3])
-    index["group"] = [0, 0, 1, 2, 0]  # a twin among what is trained on is no reason
-    index.loc[4, "group"] = 2
-    assert system.sources(chosen, index, keep)[3:] == masked
+    hole = residual.hole_cells(boxes_of(split.loc[[1, 4]]), 64)
+    np.testing.assert_array_equal(found[3:, ..., 3] == 0, hole)
+    np.testing.assert_array_equal(found[3:, ..., :3], [np.round(residual.shrink(x, 64)) for x in photographs[1:3]])
+    np.testing.assert_array_equal(read([0, 1, 2, 3, 1]), found[:3])
+    assert len(read([0, 0, 1, 2, 2])) == 5  # a twin among the training pairs is no reason
 
 
-def test_zoomed_half_are_whole_and_the_others_are_parts_no_smaller_than_asked():
-    """A photograph of its own coordinates says where a part of it was."""
-    row, column = np.mgrid[:256, :256].astype(np.uint8)
-    photograph = np.stack([row, column, row, np.full_like(row, 255)], axis=-1)[None].repeat(400, axis=0)
-    found = system.zoom(np.random.default_rng(0), photograph, 1.5, 64)
-    assert found.shape == (400, 64, 64, 4) and found.dtype == np.uint8 and (found[..., 3] == 255).all()
-    height = found[:, -1, 0, 0].astype(int) - found[:, 0, 0, 0]
-    width = found[:, 0, -1, 1].astype(int) - found[:, 0, 0, 1]
-    full = (height >= 251) & (width >= 251)
-    assert 0.4 < full.mean() < 0.6
-    assert 250 / 1.5 / 1.12 < height.min() < 165 and 250 / 1.5 - 3 < width.min() < 175
-    ratio = height[~full] / width[~full]
+def test_half_of_the_parts_are_whole_photographs_and_the_others_no_smaller_than_the_zoom():
+    start, length = system.draw_parts(np.random.default_rng(0), 400, SIZE, 1.5)
+    whole = (length == SIZE).all(axis=1)
+    assert 0.4 < whole.mean() < 0.6
+    assert (start >= 0).all() and (start + length <= SIZE).all()
+    height, width = length[~whole].T
+    assert 250 / 1.5 / 1.12 < height.min() < 165 and 250 / 1.5 < width.min() < 175
+    ratio = height / width
     assert 0.88 < ratio.min() < 0.93 and 1.06 < ratio.max() < 1.13
-    assert len(np.unique(found[~full, 0, 0, :2], axis=0)) > 150
-    assert np.abs(found[full][..., :3] - residual.shrink(photograph[:1, ..., :3], 64)).max() <= 1
+    assert len(np.unique(start[~whole], axis=0)) > 150
 
 
-def test_a_zoomed_batch_is_of_parts_with_what_is_known_of_them(photographs):
-    some = whole(photographs)
+def test_a_part_is_cut_and_resized():
+    """A photograph of its own coordinates shows which part it is."""
+    row, column = np.mgrid[:SIZE, :SIZE].astype(np.uint8)
+    photographs = np.stack([row, column, row, np.full_like(row, 255)], axis=-1)[None].repeat(2, axis=0)
+    start, length = np.array([[0, 0], [40, 60]]), np.array([[SIZE, SIZE], [64, 192]])
+    whole, part = system.cut_parts(photographs, start, length, 64)
+    assert whole.shape == part.shape == (64, 64, 4) and whole.dtype == np.uint8
+    assert np.abs(whole - residual.shrink(photographs[0], 64)).max() <= 1
+    np.testing.assert_array_equal(part[:, 0, 0], np.arange(64) + 40)
+    np.testing.assert_array_equal(part[0, :, 1], np.arange(64) * 3 + 61)
+    assert (part[..., 3] == 255).all()
+
+
+def test_a_zoomed_batch_has_parts_and_their_known_pixels(photographs):
+    some = with_known(photographs)
     some[:, 100:, :, 3] = 0
-    chosen = settings(batch_size=8, zoom=1.5)
-    batches = [system.draw_batches(some, chosen, SEED, start).take(6 - start) for start in (0, 2)]
-    first, later = ([tuple(map(np.array, batch)) for batch in drawn] for drawn in batches)
-    assert all(same(a, b) for a, b in zip(first[2:], later, strict=True))
-    given, _, counted = first[0]
-    assert given.shape == (8, 64, 64, 4) and counted.shape == (8, 64, 64)
-    assert (given[counted > 0][:, 3] == 1).all()
-    lowest = [64 - (image[..., 3] == 1).all(axis=1)[::-1].argmin() for image in given]  # below it nothing is known
+    ((inputs, _, weights),) = draw(some, settings(batch_size=8, zoom=1.5), 1)
+    assert inputs.shape == (8, 64, 64, 4) and weights.shape == (8, 64, 64)
+    assert (inputs[weights > 0][:, 3] == 1).all()
+    lowest = [64 - (image[..., 3] == 1).all(axis=1)[::-1].argmin() for image in inputs]  # below it nothing is known
     assert len(set(lowest)) > 2
-    assert all((counted[i, row:] == 0).all() for i, row in enumerate(lowest))
+    assert all((weights[i, row:] == 0).all() for i, row in enumerate(lowest))
 
 
-@pytest.mark.parametrize("at", [1, 5])
-def test_interrupted_it_ends_with_the_same_bits(tmp_path, project, at):
-    check_resumed(system, settings(), *project, tmp_path, at)
+def test_each_of_two_workers_draws_its_part_of_the_batch(photographs):
+    chosen, some = settings(batch_size=4, zoom=1.5), with_known(photographs)
+    ((*whole,),) = draw(some, chosen, 1)
+    for local in (slice(0, 2), slice(2, 4)):
+        part = system.draw_batch(some, chosen, np.random.default_rng((SEED, 0)), local)
+        assert same(part, [values[local] for values in whole])
+
+
+@pytest.mark.parametrize(("zoom", "at"), [(1.0, 1), (1.5, 5)])
+def test_interrupted_it_ends_with_the_same_bits(tmp_path, project, zoom, at):
+    check_resumed(system, settings(zoom=zoom), project, tmp_path, at)
 
 
 def test_it_learns(small):
-    chosen = settings(steps=150, filters=8, learning_rate=3e-3)
-    training = begin(chosen)
-    step = system.make_step(training, chosen)
-    batches = system.draw_batches(small, settings(batch_size=4), SEED).take(150)
-    losses = [float(step(*batch)["loss"]) for batch in batches]
+    chosen = settings(steps=150, filters=8, learning_rate=3e-3, batch_size=4)
+    state = begin(chosen)
+    step = system.make_step(state, chosen)
+    losses = [float(step(*batch)["loss"]) for batch in draw(small, chosen, 150)]
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])

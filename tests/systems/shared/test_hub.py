@@ -1,4 +1,4 @@
-"""Where pretrained weights are found: in a folder, or at a commit of the hub, here a server of this machine."""
+"""Where pretrained weights are found: in a folder, or at a commit of the hub; a local server stands in for it."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ FILES = {"README.md": b"what it is", "saved_model.pb": b"graph", "variables/vari
 
 @dataclass
 class Hub:
-    """A stand-in for huggingface.co that has FILES at one commit, and notes what was asked."""
+    """A stand-in for huggingface.co with FILES at one commit; it keeps the paths of all requests."""
 
     url: str
     asked: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def located(tmp_path, code_here):
-    """`located(id, HF_HUB_OFFLINE="1")`: what a new process prints, which is when the client reads its variables."""
+    """`located(id, HF_HUB_OFFLINE="1")`: a new process's output, since the client reads its variables once."""
     code = """
 import sys
 from pathlib import Path
@@ -98,7 +98,7 @@ except BadInput as error:
     return run
 
 
-def test_a_folder_is_where_it_is_whatever_the_revision(tmp_path):
+def test_a_folder_is_used_with_any_revision(tmp_path):
     assert locate(str(tmp_path), "", tmp_path / "downloads") == tmp_path
     assert locate(str(tmp_path), COMMIT, tmp_path / "downloads") == tmp_path
     assert not (tmp_path / "downloads").exists()
@@ -111,25 +111,27 @@ def test_a_folder_with_the_name_of_a_hub_id_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("pretrained", ["weights", "/no/such/folder", "a/b/c", "two words/x"])
-def test_what_is_neither_is_refused(tmp_path, pretrained):
+def test_anything_else_is_refused(tmp_path, pretrained):
     with pytest.raises(BadInput, match=f"pretrained is '{pretrained}': neither a folder here nor a hub id"):
         locate(pretrained, COMMIT, tmp_path)
 
 
 @pytest.mark.parametrize("revision", ["", "main", COMMIT[:7], COMMIT.upper(), COMMIT + "0"])
 def test_a_hub_id_needs_a_whole_commit(tmp_path, revision):
-    with pytest.raises(BadInput, match=f"revision '{revision}': set revision to the 40 hexadecimal digits .*{HUB_ID}/commits"):
+    with pytest.raises(
+        BadInput, match=f"revision '{revision}': set revision to the 40 hexadecimal digits .*{HUB_ID}/commits"
+    ):
         locate(HUB_ID, revision, tmp_path)
 
 
-def test_offline_it_says_what_to_do_in_one_line(located):
+def test_offline_one_line_says_what_to_do(located):
     line = located(HUB_ID, HF_HUB_OFFLINE="1")
     assert line.startswith(f"BadInput: {HUB_ID} at {COMMIT} is not in downloads and could not be downloaded")
     assert line.endswith("connect to the network, or download it elsewhere and set pretrained to its folder")
     assert len(line.splitlines()) == 1
 
 
-def test_the_needed_files_are_downloaded_once_and_need_no_network_then(hub, located, tmp_path):
+def test_the_needed_files_are_downloaded_once(hub, located, tmp_path):
     folder = Path(located(HUB_ID, HF_ENDPOINT=hub.url))
     assert folder.is_relative_to(tmp_path / "downloads")
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -140,7 +142,7 @@ def test_the_needed_files_are_downloaded_once_and_need_no_network_then(hub, loca
     assert Path(located(HUB_ID, HF_HUB_OFFLINE="1")) == folder
 
 
-def test_what_the_hub_does_not_have_is_named(hub, located):
+def test_a_repository_that_does_not_exist_is_named(hub, located):
     line = located("keras-io/Nothing", HF_ENDPOINT=hub.url)
     assert line.startswith(f"BadInput: keras-io/Nothing at {COMMIT}") and "404" in line
     assert len(line.splitlines()) == 1 and f"/api/models/keras-io/Nothing/tree/{COMMIT}" in hub.asked
