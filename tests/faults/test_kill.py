@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,13 @@ def there(path: Path) -> Moment:
 def begun(path: Path, files: int = 0) -> Moment:
     """An output is being written and has this many files."""
     partial = path.with_name(path.name + ".partial")
-    return lambda folder: (folder / partial).exists() and sum(1 for _ in (folder / partial).rglob("*")) >= files
+
+    def reached(folder: Path) -> bool:
+        with suppress(FileNotFoundError):  # removed while it is counted: what the last kill left
+            return (folder / partial).exists() and sum(1 for _ in (folder / partial).rglob("*")) >= files
+        return False
+
+    return reached
 
 
 def saved(step: int) -> Moment:
