@@ -12,7 +12,6 @@ from pipeline import paths
 TOY = Path(__file__).parent / "helpers" / "toy"
 SECTION = "class Toy(SystemSettings):\n    kernel: Count\n\n\n"
 SETTINGS = {"steps": 4, "batch_size": 2, "validate_every": 2, "checkpoint_every": 2, "kernel": 3}
-SMALL = {"fetch.demo.pairs_per_class": 3, "fetch.demo.test_images": 2, "split.validation_pairs": 2}
 
 
 def insert(path: Path, before: str, text: str) -> None:
@@ -24,7 +23,7 @@ def insert(path: Path, before: str, text: str) -> None:
 @pytest.fixture
 def with_toy(tmp_path, new_project) -> Path:
     """A copy of the repository with the system `toy`, its settings in the recipe `toy`."""
-    folder = new_project(tmp_path / "repository", SMALL)
+    folder = new_project(tmp_path / "repository", {})
     copytree(TOY, folder / "pipeline" / "systems" / "toy")
     (folder / "pipeline" / "systems" / "toy" / "__init__.py").touch()
     insert(folder / "pipeline" / "params.py", "class Predict(Section):", SECTION)
