@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.measure import measure
 from pipeline import paths
-from pipeline.archive.check import list_images
+from pipeline.archive.tables import list_images
 from pipeline.base.progress import say
 from pipeline.competition.index import COLUMNS, masked_path, target_path
 from pipeline.demo.competition import draw_competition

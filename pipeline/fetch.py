@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.archive.check import check_images, list_images
+from pipeline.archive.check import check_images
+from pipeline.archive.tables import list_images
 from pipeline.archive.unpack import contents, unpack
 from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput

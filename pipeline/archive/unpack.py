@@ -9,6 +9,7 @@ Folders above Training_Data and a masked_info.csv one level up are accepted; fil
 entry that would be written outside the folder or fill the disk is refused before the first byte is written.
 """
 
+import hashlib
 import re
 import stat
 import zipfile
@@ -28,20 +29,40 @@ NAME_LIMIT = 200  # bytes of a path in the archive; leaves room for the folder i
 Source = tuple[int, Callable[[], IO[bytes]]]
 
 
-def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> None:
-    """Copy `files`, the contents of `archive`, into the empty `folder`, showing progress.
+def unpack(archive: Path, files: dict[PurePosixPath, Source], folder: Path) -> str:
+    """Copy `files`, the contents of `archive`, into the empty `folder`, showing progress; their checksum.
 
     Raises BadInput naming the archive and the entry if an entry is damaged.
     """
-    for path, (_, opener) in progress(files.items(), "unpack", len(files), "file"):
+    digests = {}
+    for path, data in read_files(archive, files, "unpack"):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        digests[path] = hashlib.sha256(data).hexdigest()
+    return combine(digests)
+
+
+def checksum(archive: Path, files: dict[PurePosixPath, Source]) -> str:
+    """The checksum of an archive's contents: the same for a zip and for its unpacked folder. Raises as unpack does."""
+    return combine({path: hashlib.sha256(data).hexdigest() for path, data in read_files(archive, files, "read")})
+
+
+def combine(digests: dict[PurePosixPath, str]) -> str:
+    """sha256 over the files' paths and their sha256, in hexadecimal."""
+    lines = sorted(f"{path}\0{digest}\n" for path, digest in digests.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_files(archive: Path, files: dict[PurePosixPath, Source], what: str) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Each file's path and bytes, showing progress labelled `what`. Raises BadInput if an entry is damaged."""
+    for path, (_, opener) in progress(files.items(), what, len(files), "file"):
         try:
             with reading_zip(), opener() as source:
                 data = source.read()
         except Damaged as error:
             raise BadInput(f"{archive}: {path} cannot be unpacked ({error}); get the archive again") from None
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        yield path, data
 
 
 def contents(archive: Path) -> dict[PurePosixPath, Source]:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetch, paths
-from pipeline.archive.check import read_table
+from pipeline.archive.tables import read_table
 from pipeline.archive.unpack import FILE_LIMIT
 from pipeline.base.errors import BadInput
 from pipeline.competition import submission

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.archive.check import list_images
+from pipeline.archive.tables import list_images
 from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import SIZE, read_images
 from pipeline.competition.index import boxes_of, masked_path, read_pairs

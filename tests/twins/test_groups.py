@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.archive.check import check_images, list_images
+from pipeline.archive.check import check_images
+from pipeline.archive.tables import list_images
 from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SIZE
 from pipeline.competition.index import BOX_COLUMNS, masked_path, target_path

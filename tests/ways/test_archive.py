@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pipeline.archive.check import check_images, list_images
+from pipeline.archive.check import check_images
+from pipeline.archive.tables import list_images
 from pipeline.archive.unpack import contents, unpack
 from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import read_images

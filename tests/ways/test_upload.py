@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from pipeline import paths
-from pipeline.archive.check import list_images
+from pipeline.archive.tables import list_images
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.competition import submission
