@@ -1,6 +1,6 @@
 """Stage 1: write the competition's files to data/raw and their index to data/index.csv, everything checked."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline import paths
 from pipeline.archive.check import check_images
 from pipeline.archive.tables import list_images
-from pipeline.archive.unpack import contents, unpack
+from pipeline.archive.unpack import Source, contents, unpack
 from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
@@ -20,6 +20,7 @@ from pipeline.params import Fetch, load_params
 from pipeline.twins.groups import group_twins, thumbnail
 
 REAL_COUNTS = {"train": 7000, "test": 200}
+KEEP = "to keep what was fetched before: `dvc checkout fetch`, then `dvc commit --force fetch`"
 
 
 def main() -> None:
@@ -31,8 +32,8 @@ def main() -> None:
         rows = list_images(raw)
         thumbnails = np.stack(check_images(raw, rows, thumbnail))
         index = rows.assign(group=group_twins(rows, thumbnails))[COLUMNS]
-        check_counts(settings, index)
         index.to_csv(table, index=False)
+    tell_counts(index)
 
 
 def write_files(settings: Fetch, raw: Path, truth: Path) -> None:
@@ -41,20 +42,36 @@ def write_files(settings: Fetch, raw: Path, truth: Path) -> None:
         demo = settings.demo
         draw_competition(raw, truth, demo.pairs_per_class, demo.test_images, demo.seed)
         return
-    source = Path(settings.archive)
-    if settings.source == "kaggle":
-        source = client.download(settings.competition, paths.WORK / "download")
-    unpack(source, contents(source), raw)
+    archive, files = find_archive(settings)
+    checksum = unpack(archive, files, raw)
+    if settings.source == "archive" and checksum != settings.checksum:
+        was = f"has changed: fetch.checksum is {settings.checksum}" if settings.checksum else "is new"
+        raise BadInput(f"{archive} {was}; to use it, set fetch.checksum to {checksum}")
 
 
-def check_counts(settings: Fetch, index: pd.DataFrame) -> None:
-    """Compare with the real competition's counts: kaggle.com must send these, other sources may have others."""
+def find_archive(settings: Fetch) -> tuple[Path, dict[PurePosixPath, Source]]:
+    """The competition's archive, downloaded if it comes from Kaggle, and its contents."""
+    try:
+        if settings.source == "kaggle":
+            archive = client.download(settings.competition, paths.WORK / "download")
+        else:
+            archive = Path(settings.archive)
+        return archive, contents(archive)
+    except BadInput as error:
+        raise BadInput(f"{error} ({KEEP})" if fetched_before() else str(error)) from None
+
+
+def fetched_before() -> bool:
+    """Whether dvc.lock has an earlier fetch, whose files DVC has removed from data/ but not from its cache."""
+    lock = Path("dvc.lock")
+    return lock.exists() and "\n  fetch:\n" in lock.read_text(encoding="utf-8")
+
+
+def tell_counts(index: pd.DataFrame) -> None:
+    """Print how many pairs and test images there are, and the real competition's counts if they differ."""
     counts = index["split"].value_counts().to_dict()
-    found = f"{counts['train']} training pairs and {counts['test']} test images"
-    expected = f"the competition has {REAL_COUNTS['train']} and {REAL_COUNTS['test']}"
-    if settings.source == "kaggle" and counts != REAL_COUNTS:
-        raise BadInput(f"kaggle.com sent {found}, {expected}: check fetch.competition")
-    say(f"fetch: {found}" + ("" if counts == REAL_COUNTS else f" ({expected})"))
+    real = "" if counts == REAL_COUNTS else " (the competition has {train} and {test})".format(**REAL_COUNTS)
+    say(f"fetch: {counts['train']} training pairs and {counts['test']} test images{real}")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline.base.errors import BadInput
 from pipeline.paths import PARAMS
 
+DRAWN_CLASSES = 4  # of the drawn competition
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -49,6 +50,7 @@ class Demo(Section):
 class Fetch(Section):
     source: Literal["demo", "archive", "kaggle"]
     archive: str
+    checksum: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
     competition: str
     demo: Demo
 
@@ -178,10 +180,10 @@ SYSTEMS = tuple(
 def load_params(path: Path = PARAMS) -> Params:
     """params.yaml, checked. Raises BadInput naming every key that is unknown, absent or of the wrong type."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing; run from the repository's root, or `make recipe RECIPE=demo`") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (YAMLError, ValueError) as error:
         raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     return check_params(content, str(path))
 
@@ -194,8 +196,24 @@ def check_params(content: Any, name: str) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{name}: " + "; ".join(explain(fault) for fault in error.errors())) from None
+    check_pairs(params, name)
     check_blend(params, name)
     return params
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML 1.2, as DVC does: 1e-05 is a number. Raises YAMLError or ValueError."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def check_pairs(params: Params, name: str) -> None:
+    """Raises BadInput if the drawn competition has no more pairs than are held out."""
+    drawn, held_out = DRAWN_CLASSES * params.fetch.demo.pairs_per_class, params.split.validation_pairs
+    if params.fetch.source == "demo" and held_out >= drawn:
+        raise BadInput(
+            f"{name}: split.validation_pairs is {held_out}, but the drawn competition has {drawn} pairs: lower it, or "
+            f"name the real archive: `make recipe RECIPE={params.recipe} ARCHIVE=photo-reconstruction.zip`"
+        )
 
 
 def check_blend(params: Params, name: str) -> None:

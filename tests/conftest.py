@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.archive.unpack import checksum, contents
+from pipeline.base.errors import BadInput
 from pipeline.demo.competition import draw_competition
 
 REPO = Path(__file__).resolve().parents[1]
@@ -57,9 +60,16 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def params_file() -> Callable[..., Path]:
-    """`params_file(folder, **{"pix2pix.steps": 3})` writes params.yaml, so changed, to the folder."""
+    """`params_file(folder, **{"pix2pix.steps": 3})` writes params.yaml, so changed, to the folder.
+
+    With fetch.archive it also sets fetch.checksum, if that archive can be read.
+    """
 
     def write(folder: Path, **overrides: Any) -> Path:
+        if archive := overrides.get("fetch.archive"):
+            with suppress(BadInput):
+                path = folder / archive
+                overrides = {"fetch.checksum": checksum(path, contents(path))} | overrides
         content = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
         for dotted, value in overrides.items():
             *sections, key = dotted.split(".")
@@ -155,7 +165,7 @@ def new_project(tmp_path_factory, params_file, run):
     code = tmp_path_factory.mktemp("code")  # copied once, so that all repositories have the same
     for name in ("pipeline", "recipes"):
         copytree(REPO / name, code / name, ignore=ignore_patterns("__pycache__"))
-    ignored = (".gitignore", ".dvcignore", "data/archive/.gitignore", "submissions/.gitignore")
+    ignored = (".gitignore", ".gitattributes", ".dvcignore", "data/.gitignore", "submissions/.gitignore")
     for name in (".dvc/config", "dvc.yaml", *ignored):
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         copy(REPO / name, code / name)
