@@ -11,7 +11,7 @@ from pipeline import paths
 from pipeline.base.command import run_stage
 from pipeline.base.files import replacing
 from pipeline.base.progress import progress
-from pipeline.competition.boxes import TURNS, turn_boxes, turn_image
+from pipeline.competition.boxes import turn_boxes, turn_image
 from pipeline.competition.images import decode_image, encode_image
 from pipeline.competition.index import boxes_of, read_index, target_path
 from pipeline.params import load_params
@@ -26,24 +26,25 @@ def main() -> None:
     pairs = index[index["split"] == "train"]
     # Shuffled, because the training's shuffle buffer is far smaller than a class.
     pairs = pairs.iloc[np.random.default_rng(settings.seed).permutation(len(pairs))]
-    records = progress(augment(pairs), "augment", len(pairs) * len(TURNS))
+    turns = settings.turns
+    records = progress(augment(pairs, turns), "augment", len(pairs) * len(turns))
     with replacing(paths.AUGMENTED) as folder:
         folder.mkdir()
-        write_shards(folder, numbered(records, settings.shards), settings.shards)
+        write_shards(folder, numbered(records, len(turns), settings.shards), settings.shards, len(turns))
 
 
-def augment(pairs: pd.DataFrame) -> Iterator[Record]:
-    """Five records for each index row, in the order of TURNS, made on all cores."""
+def augment(pairs: pd.DataFrame, turns: list[str]) -> Iterator[Record]:
+    """A record of each index row for each turn, made on all cores."""
     rows = [{**row, "pair": pair} for pair, row in pairs.to_dict("index").items()]
     boxes = boxes_of(pairs)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            for records in pool.map(turn_all, rows[part], boxes[part]):
+            for records in pool.map(partial(turn_all, turns), rows[part], boxes[part]):
                 yield from records
 
 
-def turn_all(row: dict, boxes: np.ndarray) -> list[Record]:
+def turn_all(turns: list[str], row: dict, boxes: np.ndarray) -> list[Record]:
     """One target in every turn, with its boxes; the original keeps the bytes of its file."""
     path = target_path(paths.RAW, row)
     data = path.read_bytes()
@@ -51,14 +52,14 @@ def turn_all(row: dict, boxes: np.ndarray) -> list[Record]:
     encoded = partial(encode_image, suffix=path.suffix)
     return [
         Record(data if turn == "original" else encoded(turn_image(image, turn)), turn_boxes(boxes, turn), row["pair"])
-        for turn in TURNS
+        for turn in turns
     ]
 
 
-def numbered(records: Iterable[Record], shards: int) -> Iterator[tuple[int, Record]]:
-    """Each record with the number of its shard; the five of one image go to different shards if there are enough."""
+def numbered(records: Iterable[Record], turns: int, shards: int) -> Iterator[tuple[int, Record]]:
+    """Each record with the number of its shard; those of one image go to different shards if there are enough."""
     for position, record in enumerate(records):
-        pair, turn = divmod(position, len(TURNS))
+        pair, turn = divmod(position, turns)
         yield (pair + turn) % shards, record
 
 

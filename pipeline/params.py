@@ -11,10 +11,10 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.base.errors import BadInput
 from pipeline.paths import PARAMS
 
-DRAWN_CLASSES = 4  # of the drawn competition
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Turn = Literal["original", "flip", "rot90", "rot180", "rot270"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -22,8 +22,13 @@ def check_systems(names: list[str]) -> list[str]:
     """The list, unchanged. Raises ValueError if it names an unknown system or one twice."""
     if unknown := [name for name in names if name not in SYSTEMS]:
         raise ValueError(f"there is no system {unknown[0]!r}; there are {', '.join(SYSTEMS)}")
-    if len(set(names)) < len(names):
-        raise ValueError("it names a system twice")
+    return check_unique(names)
+
+
+def check_unique(names: list[str]) -> list[str]:
+    """The list, unchanged. Raises ValueError if it names something twice."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"it names {twice[0]} twice")
     return names
 
 
@@ -61,6 +66,7 @@ class Split(Section):
 
 
 class Augment(Section):
+    turns: Annotated[list[Turn], Field(min_length=1), AfterValidator(check_unique)]
     shards: Annotated[int, Field(ge=1, le=1000)]
     seed: Seed
 
@@ -196,7 +202,6 @@ def check_params(content: Any, name: str) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{name}: " + "; ".join(explain(fault) for fault in error.errors())) from None
-    check_pairs(params, name)
     check_blend(params, name)
     return params
 
@@ -204,16 +209,6 @@ def check_params(content: Any, name: str) -> Params:
 def read_yaml(text: str) -> Any:
     """Parse YAML 1.2, as DVC does: 1e-05 is a number. Raises YAMLError or ValueError."""
     return YAML(typ="safe", pure=True).load(text)
-
-
-def check_pairs(params: Params, name: str) -> None:
-    """Raises BadInput if the drawn competition has no more pairs than are held out."""
-    drawn, held_out = DRAWN_CLASSES * params.fetch.demo.pairs_per_class, params.split.validation_pairs
-    if params.fetch.source == "demo" and held_out >= drawn:
-        raise BadInput(
-            f"{name}: split.validation_pairs is {held_out}, but the drawn competition has {drawn} pairs: lower it, or "
-            f"name the real archive: `make recipe RECIPE={params.recipe} ARCHIVE=photo-reconstruction.zip`"
-        )
 
 
 def check_blend(params: Params, name: str) -> None:
@@ -240,7 +235,7 @@ def explain(fault: dict[str, Any]) -> str:
         return f"{key} is missing"
     value = fault["input"]
     if isinstance(value, str) and fault["type"] == "float_type":
-        return f"{key} is {value!r}, which YAML reads as text, not as a number; write 0.0003 or 3.0e-4, without quotes"
+        return f"{key} is {value!r}, which YAML reads as text, not as a number; write 0.0003 or 3e-4, without quotes"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key} is {value!r}: {message[0].lower()}{message[1:]}"
 

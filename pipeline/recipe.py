@@ -77,7 +77,10 @@ def archive_source(name: str) -> dict[str, str]:
 
 def current_source(recipe: str) -> dict[str, Any]:
     """The section `fetch` of params.yaml. Raises BadInput if it does not name an archive or Kaggle."""
-    fetch = load_params().fetch if paths.PARAMS.exists() else None
+    try:
+        fetch = load_params().fetch
+    except BadInput:
+        fetch = None
     if fetch is None or fetch.source == "demo":
         raise BadInput(
             f"recipe {recipe} is for the competition's own data: add ARCHIVE=photo-reconstruction.zip or SOURCE=kaggle "

@@ -1,8 +1,8 @@
 """Make a tag's submission again and compare it with the one that was uploaded: `python -m pipeline.reproduce TAG`.
 
-The tag is checked out in a git worktree below .work and runs its own code there. Its data and models come from DVC's
+The tag is checked out in a git clone below .work and runs its own code there. Its data and models come from DVC's
 cache or remote if they have them; otherwise the stages make them again. The stages from predict on always run again.
-Only .work and DVC's cache are written, and the worktree is removed at the end.
+Only .work and DVC's cache are written, and the clone is removed at the end.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from ruamel.yaml import YAML
 
 from pipeline import paths
 from pipeline.base.command import run
@@ -29,7 +30,8 @@ from pipeline.competition import submission
 from pipeline.competition.index import boxes_of, read_index
 from pipeline.competition.metric import rmse
 from pipeline.history import repo
-from pipeline.history.worktree import link, run_dvc, worktree
+from pipeline.history.clone import clone, link, run_dvc
+from pipeline.history.store import restore
 from pipeline.kaggle.ledger import read_ledger
 from pipeline.systems.card import CARD, read_card
 
@@ -39,6 +41,12 @@ ROUNDING = ("precision", "threads")  # training settings that change rounding an
 
 Outputs = dict[str, dict[str, str]]  # stage -> path of an output -> its md5
 Card = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tag:
+    name: str
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ def main() -> None:
     )
     parser.add_argument("tag", help="as `python -m pipeline.upload --tag` made it")
     parser.add_argument("--from-scratch", action="store_true", help="take nothing from DVC's cache, train again")
+    parser.add_argument("--archive", type=Path, help="where the tag's archive is here, if its data must be fetched")
     same = "the largest RMSE between two submissions that count as the same (default %(default)s)"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="RMSE", help=same)
     arguments = parser.parse_args()
@@ -64,7 +73,7 @@ def main() -> None:
         parser.error("--tolerance must be 0 or more")
     if repo.git("rev-parse", "--show-prefix"):
         raise BadInput("this is not the repository's root; run from there")
-    if not reproduce(arguments.tag, find_commit(arguments.tag), arguments.from_scratch, arguments.tolerance):
+    if not reproduce(Tag(arguments.tag, find_commit(arguments.tag)), arguments):
         sys.exit(1)
 
 
@@ -72,6 +81,8 @@ def find_commit(tag: str) -> str:
     """The commit of a tag. Raises BadInput naming the most similar tags if there is no such tag."""
     if commit := repo.commit_of(tag):
         return commit
+    if tag in read_ledger()["tag"].tolist():
+        raise BadInput(f"{paths.LEDGER} names the tag {tag}, but this clone lacks it: `git fetch --tags` brings it")
     tags = repo.tags()
     if not tags:
         raise BadInput("there is no tag yet; `python -m pipeline.upload --tag` makes one")
@@ -79,65 +90,70 @@ def find_commit(tag: str) -> str:
     raise BadInput(f"there is no tag {tag!r}; the most similar: {', '.join(near[:3])}")
 
 
-def reproduce(tag: str, commit: str, from_scratch: bool, tolerance: float) -> bool:
+def reproduce(tag: Tag, options: argparse.Namespace) -> bool:
     """Make the tag's submission again and print how it compares. True if it is the same within the tolerance."""
-    params, stages = (read_yaml(commit, name, tag) for name in (paths.PARAMS.as_posix(), "dvc.yaml"))
-    outputs = of_stages(read_outputs(repo.file_at(commit, "dvc.lock"), f"dvc.lock of {tag}"), stages, params)
-    uploaded = uploaded_sha256(tag, commit)
+    params, stages = (read_yaml(tag, name) for name in (paths.PARAMS.as_posix(), "dvc.yaml"))
+    outputs = of_stages(read_outputs(repo.file_at(tag.commit, "dvc.lock"), f"dvc.lock of {tag.name}"), stages, params)
+    uploaded = uploaded_sha256(tag)
     if uploaded is None and md5_of_submission(outputs) is None:
-        raise BadInput(f"{tag} has nothing to compare with: neither the ledger nor its dvc.lock has its submission")
+        raise BadInput(
+            f"{tag.name} has nothing to compare with: neither the ledger nor its dvc.lock has its submission"
+        )
     archive = archive_of(params, tag)
-    with worktree(commit, archive) as tree:
+    with clone(tag.commit, archive) as tree:
         kept, csv = tree.parent / "kept", tree / paths.SUBMISSION
         card = keep_results(tree, kept, outputs)
-        say(f"reproduce: {tag}: " + compare_versions(card))
+        say(f"reproduce: {tag.name}: " + compare_versions(card))
+        lacking = [] if options.from_scratch else restore(tree, before_predict(outputs))
         if archive:
-            bring_data(tree, Path(archive), from_scratch)
-        if from_scratch:
+            bring_archive(tree, Path(archive), options.archive)
+        if options.from_scratch:
             set_precision(tree, card)
             run_dvc(tree, *FROM_NOTHING)
         else:
-            run_dvc(tree, "repro", "--pull", "train")
+            if lacking:
+                say(f"reproduce: {tag.name}: neither cache nor remote has {', '.join(lacking)}: their stages run again")
+            run_dvc(tree, "repro", "--pull" if lacking else "--allow-missing", "train")
             run_dvc(tree, *FROM_NOTHING, "--downstream", "predict")
 
         then = Made(outputs, kept / csv.name, uploaded)
         lock = read_outputs((tree / "dvc.lock").read_text(encoding="utf-8"), "the new dvc.lock")
         now = Made(of_stages(lock, stages, params), csv, sha256(csv))
         for difference in compare_rounding(card, read_card(tree / model_of(now.outputs))):
-            say(f"reproduce: {tag}: {difference}")
-        same, verdict = judge(then, now, tree / paths.INDEX, tolerance)
-        before = local_score(repo.file_at(commit, paths.METRICS.as_posix()))
+            say(f"reproduce: {tag.name}: {difference}")
+        same, verdict = judge(then, now, tree / paths.INDEX, options.tolerance)
+        before = local_score(repo.file_at(tag.commit, paths.METRICS.as_posix()))
         after = local_score((tree / paths.METRICS).read_text(encoding="utf-8"))
-    say(f"reproduce: {tag}: {verdict}; validation RMSE {before} then, {after} now")
+    say(f"reproduce: {tag.name}: {verdict}; validation RMSE {before} then, {after} now")
     return same
 
 
-def uploaded_sha256(tag: str, commit: str) -> str | None:
+def uploaded_sha256(tag: Tag) -> str | None:
     """The sha256 of the CSV uploaded with the tag or else last from its commit; None if there was no upload."""
     ledger = read_ledger()
-    rows = ledger[ledger["tag"] == tag]
+    rows = ledger[ledger["tag"] == tag.name]
     if rows.empty:
-        rows = ledger[ledger["commit"] == commit]
+        rows = ledger[ledger["commit"] == tag.commit]
     return None if rows.empty else rows["sha256"].iloc[-1]
 
 
-def read_yaml(commit: str, name: str, tag: str) -> dict[str, Any]:
-    """A YAML file of a commit. Raises BadInput if it is missing or not readable."""
+def read_yaml(tag: Tag, name: str) -> dict[str, Any]:
+    """A YAML file of a tag. Raises BadInput if it is missing or not readable."""
     try:
-        content = yaml.safe_load(repo.file_at(commit, name) or "")
+        content = yaml.safe_load(repo.file_at(tag.commit, name) or "")
     except yaml.YAMLError:
         content = None
     if not isinstance(content, dict):
-        raise BadInput(f"{tag} has no readable {name}; is it a tag of this pipeline?")
+        raise BadInput(f"{tag.name} has no readable {name}; is it a tag of this pipeline?")
     return content
 
 
-def archive_of(params: dict[str, Any], tag: str) -> str:
+def archive_of(params: dict[str, Any], tag: Tag) -> str:
     """The archive that a tag's data came from; "" if it came from another source."""
     try:
         return str(params["fetch"]["archive"]) if params["fetch"]["source"] == "archive" else ""
     except (LookupError, TypeError):
-        raise BadInput(f"{paths.PARAMS} of {tag} does not name the source of its data") from None
+        raise BadInput(f"{paths.PARAMS} of {tag.name} does not name the source of its data") from None
 
 
 def read_outputs(text: str | None, name: str) -> Outputs:
@@ -171,33 +187,43 @@ def model_of(outputs: Outputs) -> Path:
     return made[0] if made else paths.MODELS
 
 
+def before_predict(outputs: Outputs) -> dict[str, str]:
+    """The outputs of the stages that run before predict: path -> md5."""
+    names = list(outputs)
+    upstream = names[: names.index("predict")] if "predict" in names else names
+    return {path: md5 for name in upstream for path, md5 in outputs[name].items()}
+
+
 def keep_results(tree: Path, kept: Path, then: Outputs) -> Card | None:
     """Move the tag's CSV and card from DVC's cache or remote into `kept`; the card, or None if they lack it."""
-    files = (paths.SUBMISSION, model_of(then) / CARD)
-    run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in files))
+    made = {path: md5 for outs in then.values() for path, md5 in outs.items()}
+    wanted = (paths.SUBMISSION.as_posix(), model_of(then).as_posix())
+    restore(tree, {path: made[path] for path in wanted if path in made})
     kept.mkdir()
-    for path in files:
+    for path in (paths.SUBMISSION, model_of(then) / CARD):
         if (tree / path).exists():
             shutil.copyfile(tree / path, kept / path.name)
-            remove(tree / path)
+    for path in wanted:
+        remove(tree / path)
     return read_card(kept) if (kept / CARD).exists() else None
 
 
-def bring_data(tree: Path, archive: Path, from_scratch: bool) -> None:
-    """Pull the tag's data into the worktree or, if it must be fetched again, link this repository's archive there.
+def bring_archive(tree: Path, archive: Path, here: Path | None) -> None:
+    """Have the stage fetch find the tag's archive, `here` if it has moved, unless its data is in the clone.
 
     Raises BadInput if neither the data nor the archive exists.
     """
-    data = (paths.RAW, paths.INDEX)
-    if not from_scratch:
-        run_dvc(tree, "pull", "--quiet", "--allow-missing", *(path.as_posix() for path in data))
-    fetched = all((tree / path).exists() for path in data)
-    if not fetched and not archive.exists():
-        raise BadInput(f"the tag's data must be fetched again, but {archive} is missing; put the archive back")
-    if archive.is_absolute():
+    fetched = all((tree / path).exists() for path in (paths.RAW, paths.INDEX))
+    if not fetched and not (here or archive).exists():
+        raise BadInput(
+            f"the tag's data must be fetched again, but there is no {here or archive}; name its archive with --archive"
+        )
+    if here and not fetched:
+        change_params(tree, "fetch", "archive", str(here.resolve()))
+    elif archive.is_absolute():
         return
-    if fetched:
-        remove(tree / archive)  # DVC ignores a missing archive, but not a changed one
+    elif fetched:
+        remove(tree / archive)  # in an older layout it is a dependency: DVC ignores a missing one, not a changed one
     else:
         link(archive, tree / archive)
 
@@ -230,11 +256,20 @@ def installed(library: str) -> str:
 
 def set_precision(tree: Path, card: Card | None) -> None:
     """Write the precision of the tag's model to params.yaml: its machine may have fallen back to another one."""
-    params = yaml.safe_load((tree / paths.PARAMS).read_text(encoding="utf-8"))
-    if card and params["train"]["precision"] != (precision := card["settings"]["precision"]):
-        params["train"]["precision"] = precision
-        (tree / paths.PARAMS).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    if card and change_params(tree, "train", "precision", card["settings"]["precision"]):
+        precision = card["settings"]["precision"]
         say(f"reproduce: train.precision is set to {precision}, the precision of the tag's model")
+
+
+def change_params(tree: Path, section: str, key: str, value: str) -> bool:
+    """Set a value in a clone's params.yaml; False if it is there already."""
+    path, editor = tree / paths.PARAMS, YAML()  # it keeps every other value as it is written
+    params = editor.load(path)
+    if params[section][key] == value:
+        return False
+    params[section][key] = value
+    editor.dump(params, path)
+    return True
 
 
 def judge(then: Made, now: Made, index: Path, tolerance: float) -> tuple[bool, str]:

@@ -39,7 +39,7 @@ def choose_validation(index: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:
         if not (train_mask & ~validation_mask & (index["class"] == class_name)).any():
             raise BadInput(
                 f"split.validation_pairs: {pairs} of {train_mask.sum()} pairs leave class {class_name} nothing to "
-                "train on; lower it"
+                "train on: lower it, or train on the competition's own pairs (`make recipe RECIPE=laptop ARCHIVE=...`)"
             )
     return validation_mask
 

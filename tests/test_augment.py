@@ -38,7 +38,7 @@ def records(augmented) -> list[dict]:
     """Every record, with its shard's number and the turn whose image it looks like."""
     index = read_index(augmented / paths.INDEX)
     found = []
-    for shard, name in enumerate(list_shards(augmented / paths.AUGMENTED)):
+    for shard, name in enumerate(list_shards(augmented / paths.AUGMENTED)[0]):
         for record in tf.data.TFRecordDataset(name).map(parse).as_numpy_iterator():
             row = index.loc[int(record["pair"])].to_dict()
             path = target_path(augmented / paths.RAW, row)
@@ -113,7 +113,7 @@ def test_another_seed_gives_another_order_of_the_same_records(augmented, tmp_pat
     once, again = (
         [
             raw
-            for name in list_shards(folder / paths.AUGMENTED)
+            for name in list_shards(folder / paths.AUGMENTED)[0]
             for raw in tf.data.TFRecordDataset(name).as_numpy_iterator()
         ]
         for folder in (augmented, tmp_path)
@@ -123,8 +123,14 @@ def test_another_seed_gives_another_order_of_the_same_records(augmented, tmp_pat
 
 def test_fewer_shards_hold_all_records_too(augmented, tmp_path, params_file):
     run(tmp_path, params_file, **{"augment.shards": 2})
-    names = list_shards(tmp_path / paths.AUGMENTED)
+    names, _ = list_shards(tmp_path / paths.AUGMENTED)
     assert len(names) == 2 and sum(1 for _ in tf.data.TFRecordDataset(names)) == 60
+
+
+def test_the_turns_are_those_of_the_settings(tmp_path, params_file):
+    run(tmp_path, params_file, **{"augment.turns": ["original", "rot90"]})
+    names, per_pair = list_shards(tmp_path / paths.AUGMENTED)
+    assert per_pair == 2 and sum(1 for _ in tf.data.TFRecordDataset(names)) == 24
 
 
 def test_a_damaged_photograph_is_named_and_the_shards_stay_as_they_were(tmp_path, params_file):

@@ -62,8 +62,8 @@ def test_the_repositorys_params_are_the_demo():
 def test_a_recipe_is_valid_says_its_name_and_leaves_source_and_submission_to_the_user(monkeypatch, name):
     params = check_params(recipe(name), name)
     assert params.recipe == name
-    chosen = {key: value for key, value in flat(recipe(name)).items() if key.startswith(("fetch.", "submission."))}
-    assert chosen.items() <= flat(recipe("demo")).items()
+    changes = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    assert "submission" not in changes and changes.get("fetch") == ({"source": "demo"} if name == "demo" else None)
     monkeypatch.chdir(REPO)
     assert name in names()
 
@@ -196,19 +196,19 @@ def test_a_value_of_another_type_is_named(changed, key, value):
 
 
 @pytest.mark.parametrize("key", ["pix2pix.learning_rate", "pix2pix.lambda_l1", "pix2pix.beta_1"])
-@pytest.mark.parametrize("text", ["3e-4", "1e3", "0.0003", "0,3", "small"])
+@pytest.mark.parametrize("text", ["0.0003", "0,3", "small"])
 def test_a_number_that_yaml_reads_as_text_is_explained(changed, key, text):
     message = changed(key, text)
     assert f"{key} is {text!r}, which YAML reads as text" in message
-    assert "0.0003" in message and "3.0e-4" in message
+    assert "0.0003" in message and "3e-4" in message
 
 
-def test_3e_4_as_a_user_writes_it_is_explained(tmp_path):
-    text = (REPO / "params.yaml").read_text()
-    assert "learning_rate: 0.0003" in text
-    (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
-    assert "write 0.0003 or 3.0e-4" in refusal_of(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 0.0003", "learning_rate: 3.0e-4"))
+@pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "3E-4", "0.0003", "0.3e-3", "3e-04", "+3e-4"])
+def test_a_number_is_read_in_every_notation_of_yaml_1_2(tmp_path, text):
+    """`dvc exp run -S` writes 1e-05, which PyYAML takes for text."""
+    params = (REPO / "params.yaml").read_text()
+    assert "learning_rate: 0.0003" in params
+    (tmp_path / "params.yaml").write_text(params.replace("learning_rate: 0.0003", f"learning_rate: {text}"))
     assert load_params(tmp_path / "params.yaml").pix2pix.learning_rate == 3e-4
 
 
@@ -293,7 +293,7 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(changed, key, choic
     ("systems", "fault"),
     [
         (["pix2pix", "residuals"], f"there is no system 'residuals'; there are {', '.join(SYSTEMS)}"),
-        (["residual", "residual"], "systems is ['residual', 'residual']: it names a system twice"),
+        (["residual", "residual"], "systems is ['residual', 'residual']: it names residual twice"),
         (["pix2pix", 1], "systems.1 is 1: input should be a valid string"),
         ([], "systems is []: "),
         ({"pix2pix": 1}, "systems is {'pix2pix': 1}: "),

@@ -19,6 +19,7 @@ from pipeline.reproduce import (
     Made,
     compare_rounding,
     compare_versions,
+    Tag,
     find_commit,
     first_difference,
     judge,

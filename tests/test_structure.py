@@ -164,9 +164,7 @@ def test_a_stages_data_deps_are_the_paths_its_script_reads(stage):
         roots += [name for name in MODULES if system_of(name)] + ["pipeline.systems.shared.adversarial"]
         roots += ["pipeline.training.batches"]
     read = set().union(*(paths_used(tree(root)) for root in roots)) - made_by(stage) - NOT_MADE
-    expected = {getattr(paths, name).as_posix() for name in read} | (
-        {"${fetch.archive}"} if stage == "fetch" else set()
-    )
+    expected = {getattr(paths, name).as_posix() for name in read}
     assert {dep for dep in listed(stage, "deps") if not dep.startswith("pipeline/")} == expected
 
 

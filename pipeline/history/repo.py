@@ -1,26 +1,39 @@
 """Thin wrappers of git and DVC commands. Each raises BadInput with the message of git or DVC."""
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
 
+OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")  # set in git's hooks
 DVC = (sys.executable, "-m", "dvc")
 
 
 def output_of(*command: str) -> str:
     """A command's stdout. Raises BadInput with its error message if it fails or is not installed."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
     except FileNotFoundError:
         raise BadInput(f"{command[0]} is not installed, or not on the PATH") from None
     if done.returncode != 0:
         complaint = " ".join((done.stderr or done.stdout).split())
         raise BadInput(f"`{' '.join(command).replace(' '.join(DVC), 'dvc')}` failed: {complaint}")
     return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """The environment without the variables that have git use another repository than this folder's."""
+    return {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
 
 
 def git(*arguments: str) -> str:
@@ -79,9 +92,3 @@ def tags() -> list[str]:
 def file_at(commit: str, path: str) -> str | None:
     """The text of a file in a commit; None if the commit does not have it."""
     return git("show", f"{commit}:{path}") if git("ls-tree", "--name-only", commit, "--", path) else None
-
-
-def worktrees() -> list[Path]:
-    """The folders of the repository's worktrees, the main one included, whether or not they exist."""
-    lines = git("worktree", "list", "--porcelain").splitlines()
-    return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import paths
-from pipeline.competition.boxes import BOX, LAST, TURNS
+from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SIZE
 from pipeline.training.data import TrainingData
 from pipeline.training.shards import list_shards, parse
@@ -40,10 +40,10 @@ def shard_batches(
     equal parts; this worker's parts follow each other.
     Raises BadInput if a shard is missing or damaged, tf.errors.DataLossError if that happens while it is read.
     """
-    shards, batch_size = list_shards(paths.AUGMENTED), settings.batch_size
+    (shards, per_pair), batch_size = list_shards(paths.AUGMENTED), settings.batch_size
     rows = 1 + max(frame.index.max() for frame in (data.pairs, data.masked_only) if len(frame))
     train_mask = tf.constant(np.isin(np.arange(rows), data.pairs.index))
-    first, skip = divmod(start * batch_size, len(data.pairs) * len(TURNS))
+    first, skip = divmod(start * batch_size, len(data.pairs) * per_pair)
     local = range(batch_size)[local_part(batch_size, context)]
     return (
         tf.data.Dataset.range(first, np.iinfo(np.int64).max)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 
-CHECKSUMS = "checksums.json"  # sha256 of each shard, by its name
+CONTENT = "content.json"  # how many records each pair has, and the sha256 of each shard by its name
 # Forced, since DVC's copy may be a link to the same bytes, and DVC looks at times and sizes before it looks at bytes.
 REMEDY = "`dvc repro -sf augment` writes it again"
 
@@ -37,8 +37,10 @@ FEATURES = {
 }
 
 
-def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int) -> None:
-    """Append each record, in order, to the shard of the number before it; then write the shards' checksums.
+def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int, per_pair: int) -> None:
+    """Append each record, in order, to the shard of the number before it; then write CONTENT.
+
+    Every pair has `per_pair` records.
 
     Raises OSError if the disk is full.
     """
@@ -52,8 +54,8 @@ def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: in
         path, _, reason = error.message.rpartition("; ")
         code = {os.strerror(code): code for code in errno.errorcode}.get(reason, errno.EIO)
         raise OSError(code, reason, path) from None
-    checksums = {path.name: sha256(path) for path in paths}
-    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
+    content = {"per_pair": per_pair, "sha256": {path.name: sha256(path) for path in paths}}
+    (folder / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def serialize(record: Record) -> bytes:
@@ -64,18 +66,22 @@ def serialize(record: Record) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 
-def list_shards(folder: Path) -> list[str]:
-    """The shards' paths, in order. Raises BadInput naming a shard that is missing or damaged."""
+def list_shards(folder: Path) -> tuple[list[str], int]:
+    """The shards' paths, in order, and the number of records of each pair.
+
+    Raises BadInput naming a shard that is missing or damaged.
+    """
     try:
-        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        content = json.loads((folder / CONTENT).read_text(encoding="utf-8"))
+        per_pair, checksums = int(content["per_pair"]), dict(content["sha256"])
         for name, checksum in checksums.items():
             if sha256(folder / name) != checksum:
                 raise BadInput(f"{folder / name} is damaged: its checksum does not match; {REMEDY}")
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename} is missing; {REMEDY}") from None
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"{folder / CHECKSUMS} is damaged ({error}); {REMEDY}") from None
-    return [str(folder / name) for name in checksums]
+    except (ValueError, TypeError, LookupError) as error:
+        raise BadInput(f"{folder / CONTENT} is damaged ({error!r}); {REMEDY}") from None
+    return [str(folder / name) for name in checksums], per_pair
 
 
 def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.files import sha256
+from pipeline.history.clone import FOLDER
 from tests.helpers.children import start
 
 
@@ -28,26 +29,27 @@ class Repository:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "a run")
         if tag:
-            self.run("git", "tag", tag)
+            self.run("git", "tag", "--no-sign", tag)
 
     def start_reproduce(self, *arguments: str) -> subprocess.Popen:
         return self.start(sys.executable, "-m", "pipeline.reproduce", *arguments)
 
     def reproduce(self, *arguments: str, status: int = 0) -> str:
-        """The output of pipeline.reproduce, which must not change the repository or leave a worktree."""
+        """The output of pipeline.reproduce, which must not change the repository or leave its clone."""
         before = self.state()
         output = self.run(sys.executable, "-m", "pipeline.reproduce", *arguments, status=status)
-        assert self.state() == before and self.worktrees() == 1
+        assert self.state() == before and not (self.folder / FOLDER / "tree").exists()
         assert "Traceback" not in output
         return output
-
-    def worktrees(self) -> int:
-        return self.run("git", "worktree", "list").count("\n")
 
     def state(self) -> dict[str, str]:
         """What a reproduction must not change: git's state, and every file outside .git, .dvc and .work."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         files = [path for path in files if path.relative_to(self.folder).parts[0] not in (".git", ".dvc", ".work")]
-        files.append(self.folder / ".git/HEAD")
-        commands = (("for-each-ref",), ("ls-files", "--stage"), ("status", "--porcelain"))
+        commands = (
+            ("rev-parse", "--abbrev-ref", "HEAD"),
+            ("for-each-ref",),
+            ("ls-files", "--stage"),
+            ("status", "--porcelain"),
+        )
         return {str(path): sha256(path) for path in files} | {name[0]: self.run("git", *name) for name in commands}

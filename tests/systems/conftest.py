@@ -42,7 +42,7 @@ def augmented(tmp_path_factory) -> Path:
         Record(encode_image(cv2.resize(picture, (SIZE, SIZE)), ".jpeg"), box, i % 4)
         for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True))
     ]
-    write_shards(folder / paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(records)), 2)
+    write_shards(folder / paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(records)), 2, 5)
     return folder
 
 
@@ -50,7 +50,7 @@ def augmented(tmp_path_factory) -> Path:
 def shards(augmented, monkeypatch) -> list[str]:
     """The paths of those shards, in the working folder."""
     monkeypatch.chdir(augmented)
-    return list_shards(paths.AUGMENTED)
+    return list_shards(paths.AUGMENTED)[0]
 
 
 @pytest.fixture(scope="session")

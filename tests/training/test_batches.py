@@ -31,7 +31,7 @@ def write(folder: Path, images: list[bytes], boxes: np.ndarray) -> Path:
     """The folder, with shards of these records."""
     (folder / paths.AUGMENTED).mkdir(parents=True)
     records = [Record(image, box, i % PAIRS) for i, (image, box) in enumerate(zip(images, boxes, strict=True))]
-    write_shards(folder / paths.AUGMENTED, ((i % 3, record) for i, record in enumerate(records)), 3)
+    write_shards(folder / paths.AUGMENTED, ((i % 3, record) for i, record in enumerate(records)), 3, 5)
     return folder
 
 

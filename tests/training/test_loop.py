@@ -60,7 +60,7 @@ def shards(tmp_path_factory, pictures) -> Iterator[None]:
         records = [
             Record(encode_image(image, ".jpeg"), box, i) for i, (image, box) in enumerate(zip(*pictures, strict=True))
         ]
-        write_shards(paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(5 * records)), 2)
+        write_shards(paths.AUGMENTED, ((i % 2, record) for i, record in enumerate(5 * records)), 2, 5)
         yield
 
 

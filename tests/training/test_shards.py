@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.base.errors import BadInput
-from pipeline.training.shards import CHECKSUMS, Record, list_shards, parse, write_shards
+from pipeline.training.shards import CONTENT, Record, list_shards, parse, write_shards
 
 
 def some_records(n: int) -> list[Record]:
@@ -15,7 +15,7 @@ def some_records(n: int) -> list[Record]:
 
 def write(folder, records: list[Record], shards: int) -> None:
     folder.mkdir(exist_ok=True)
-    write_shards(folder, ((i % shards, record) for i, record in enumerate(records)), shards)
+    write_shards(folder, ((i % shards, record) for i, record in enumerate(records)), shards, 1)
 
 
 def read(names: list[str]) -> list[Record]:
@@ -30,7 +30,7 @@ def same(a: Record, b: Record) -> bool:
 def test_records_are_read_as_they_were_written(tmp_path):
     records = some_records(7)
     write(tmp_path, records, 3)
-    names = list_shards(tmp_path)
+    names, _ = list_shards(tmp_path)
     assert len(names) == 3
     for shard, name in enumerate(names):
         found = read([name])
@@ -39,7 +39,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 def test_a_record_has_the_types_that_the_batches_expect(tmp_path):
     write(tmp_path / "shards", some_records(1), 1)
-    (record,) = tf.data.TFRecordDataset(list_shards(tmp_path / "shards")).map(parse)
+    (record,) = tf.data.TFRecordDataset(list_shards(tmp_path / "shards")[0]).map(parse)
     assert record["image"].dtype == tf.string and record["image"].shape == ()
     assert record["boxes"].dtype == tf.int64 and record["boxes"].shape == (2, 2)
     assert record["pair"].dtype == tf.int64 and record["pair"].shape == ()
@@ -112,22 +112,22 @@ def test_a_missing_shard_is_refused(tmp_path, missing):
 
 def test_a_folder_without_shards_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        assert "is missing" in refused(folder, folder / CHECKSUMS)
+        assert "is missing" in refused(folder, folder / CONTENT)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"text"', b"7"])
 def test_damaged_checksums_are_refused(tmp_path, content):
     write(tmp_path, some_records(2), 1)
-    (tmp_path / CHECKSUMS).write_bytes(content)
-    assert "is damaged" in refused(tmp_path, tmp_path / CHECKSUMS)
+    (tmp_path / CONTENT).write_bytes(content)
+    assert "is damaged" in refused(tmp_path, tmp_path / CONTENT)
 
 
 def test_shards_not_written_to_the_end_are_refused(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        write_shards(tmp_path, ((1 // (3 - i), record) for i, record in enumerate(some_records(4))), 2)
-    assert "is missing" in refused(tmp_path, tmp_path / CHECKSUMS)
+        write_shards(tmp_path, ((1 // (3 - i), record) for i, record in enumerate(some_records(4))), 2, 1)
+    assert "is missing" in refused(tmp_path, tmp_path / CONTENT)
 
 
 def test_shards_are_listed_in_order(tmp_path):
     write(tmp_path, some_records(12), 11)
-    assert list_shards(tmp_path) == [str(tmp_path / f"{shard:03d}-of-011.tfrecord") for shard in range(11)]
+    assert list_shards(tmp_path)[0] == [str(tmp_path / f"{shard:03d}-of-011.tfrecord") for shard in range(11)]

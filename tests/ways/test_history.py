@@ -16,7 +16,7 @@ import yaml
 
 from pipeline import paths
 from pipeline.base.files import remove, sha256
-from pipeline.history.worktree import CHECKPOINTS, FOLDER
+from pipeline.history.clone import CHECKPOINTS, FOLDER
 from pipeline.kaggle.ledger import read_ledger
 from tests.helpers.repository import Repository
 from tools.kaggle_server import Contest, KaggleServer, scorer

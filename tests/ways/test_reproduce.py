@@ -6,8 +6,11 @@ test_history.py does it with the real pipeline, uploads, and an interrupted trai
 import re
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
 
@@ -16,7 +19,7 @@ import yaml
 
 from pipeline import paths
 from pipeline.base.files import remove, sha256
-from pipeline.history.worktree import FOLDER
+from pipeline.history.clone import FOLDER
 from pipeline.kaggle.ledger import COLUMNS
 from pipeline.systems.card import write_card
 from tests.helpers.repository import Repository
@@ -35,6 +38,26 @@ STAGES = {
     "predict": {"cmd": f"cp {MODEL}/weights {CSV}", "deps": [MODEL], "outs": [CSV]},
 }
 ARCHIVE = "data/archive"  # a folder in git whose content is ignored
+
+
+# Of a user whose settings change what git commands print and how they check files out.
+GIT_SETTINGS = """
+[core]
+autocrlf = true
+quotePath = true
+[color]
+ui = always
+[status]
+showUntrackedFiles = no
+branch = true
+[tag]
+gpgSign = true
+sort = -refname
+[submodule]
+recurse = true
+[log]
+showSignature = true
+"""
 
 
 class Project(Repository):
@@ -65,13 +88,17 @@ def cached(project: Project) -> dict[Path, str]:
 
 @pytest.fixture
 def project(tmp_path, made_once) -> Project:
-    return Project(copytree(made_once.folder, tmp_path / "project", symlinks=True), made_once.environment)
+    return Project(copytree(made_once.folder, tmp_path / "проект", symlinks=True), made_once.environment)
 
 
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory, environment, repo) -> Project:
     """The project that tests copy."""
-    made = Project(tmp_path_factory.mktemp("made"), environment | {"PYTHONPATH": str(repo)})
+    settings = tmp_path_factory.mktemp("settings") / "gitconfig"
+    settings.write_text(GIT_SETTINGS, encoding="utf-8")
+    made = Project(
+        tmp_path_factory.mktemp("made"), environment | {"PYTHONPATH": str(repo), "GIT_CONFIG_GLOBAL": str(settings)}
+    )
     made.write(".gitignore", "/.work/\n/data/*\n!/data/archive/\n")
     made.write(".dvcignore", "/.work\n")
     made.write("submissions/.gitignore", "/submission.csv\n")
@@ -137,6 +164,64 @@ def test_a_tag_is_reproduced_from_a_remote_that_was_added_later_at_a_relative_pa
     assert stages_run(output) == ["predict"]
 
 
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The address of a server that refuses every request with 403."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send_error(403)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield f"http://127.0.0.1:{server.server_port}/store"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("remote", "reason"),
+    [
+        ("http", "403, message='Forbidden', url='http://127.0.0.1:"),
+        ("../unplugged", "unplugged is missing"),
+        ("s3://bucket/store", "s3 is supported, but requires 'dvc-s3' to be installed"),
+    ],
+)
+def test_a_remote_that_does_not_answer_is_named_before_anything_is_trained(project, remote, reason):
+    remove(project.folder / ".dvc/cache")
+    with refusing() as address:
+        project.run("dvc", "remote", "add", "--local", "--default", "store", address if remote == "http" else remote)
+        output = project.reproduce("score-0.1", status=1)
+    assert reason in output and stages_run(output) == []
+    if "s3" not in remote:
+        assert output.splitlines()[-1].startswith("reproduce: DVC's cache lacks ") and "--from-scratch" in output
+
+
+def test_a_clone_without_the_tags_says_how_to_get_them(project):
+    add_upload(project, "1" * 64)
+    project.run("git", "tag", "--delete", "score-0.1")
+    output = project.reproduce("score-0.1", status=1)
+    assert output == (
+        "reproduce: submissions/ledger.csv names the tag score-0.1, but this clone lacks it: `git fetch --tags` brings "
+        "it\n"
+    )
+
+
+@pytest.mark.slow
+def test_in_a_submodule_a_tag_is_reproduced(project, tmp_path):
+    outer = Repository(tmp_path / "outer", project.environment | {"GIT_ALLOW_PROTOCOL": "file"})
+    outer.folder.mkdir()
+    outer.run("git", "init", "--quiet")
+    project.run("git", "stash", "--include-untracked", "--quiet")
+    outer.run("git", "submodule", "--quiet", "add", str(project.folder), "entry")
+    inner = Project(outer.folder / "entry", project.environment)
+    copytree(project.folder / ".dvc/cache", inner.folder / ".dvc/cache")
+    assert inner.reproduce("score-0.1").endswith(IDENTICAL.format("md5 in its dvc.lock"))
+
+
 def test_without_cache_and_remote_all_stages_run(project):
     remove(project.folder / ".dvc/cache")
     output = project.reproduce("score-0.1")
@@ -164,7 +249,12 @@ def test_without_the_data_a_missing_archive_is_reported(project):
     project.write_params("gone.zip")
     project.commit("gone")
     output = project.reproduce("gone", status=1)
-    assert output.endswith("data must be fetched again, but gone.zip is missing; put the archive back\n")
+    assert output.endswith("data must be fetched again, but there is no gone.zip; name its archive with --archive\n")
+    project.write("here/images", "photographs\n")
+    output = project.reproduce("gone", "--archive", "here", status=1)  # the model is another: its weights are
+    assert stages_run(output) == ["fetch", "train@one", "predict"]
+    assert "gone: neither cache nor remote has data/index.csv, data/raw, data/model/one: their stages run" in output
+    assert "gone: different from stage train@one on" in output
 
 
 @pytest.mark.parametrize("tag", ["score-0.1", ""])
@@ -192,7 +282,9 @@ def test_a_failing_stage_is_reported_in_one_line(project):
     project.commit("broken")
     output = project.reproduce("broken", status=1)
     assert "failed to reproduce 'train@one'" in output
-    assert output.endswith("\nreproduce: `dvc repro --pull train` failed at this commit; its output is above\n")
+    assert output.endswith(
+        "\nreproduce: `dvc repro --allow-missing train` failed at this commit; its output is above\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,16 +345,15 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_when_stopped_it_ends_its_stage_and_removes_its_worktree(project, waiting, number):
+def test_when_stopped_it_ends_its_stage_and_removes_its_clone(project, waiting, number):
     before = project.state()
     process = waiting()
-    assert project.worktrees() == 2
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)  # returns when no process can write to it
     assert process.returncode == 130
     assert output.endswith("\nreproduce: interrupted; the same command goes on from here\n")
     assert "Traceback" not in output
-    assert project.worktrees() == 1 and project.state() == before
+    assert project.state() == before
     assert not (project.folder / FOLDER / "tree").exists()
 
 
@@ -274,24 +365,8 @@ def test_after_a_kill_its_stage_keeps_the_lock_and_the_next_run_cleans_up(projec
     second = project.start_reproduce("score-0.1")
     output, _ = second.communicate(timeout=60)
     assert second.returncode == 1 and re.fullmatch("reproduce: another stage is .* in this folder; .*\n", output)
-    assert project.worktrees() == 2
 
     (tmp_path / "go").touch()
     process.communicate(timeout=60)
     assert project.reproduce("slow")
     assert project.state() == before
-
-
-def test_only_its_own_half_made_worktree_is_removed(project):
-    tree = project.folder / FOLDER / "tree/0123456789ab"
-    project.run("git", "worktree", "add", "--quiet", "--detach", str(tree), "score-0.1")
-    project.run("git", "worktree", "lock", str(tree))
-    (tree / ".git").unlink()
-    own = project.folder.parent / "own"  # the user's, on a disk that is not mounted now
-    project.run("git", "worktree", "add", "--quiet", "--detach", str(own), "score-0.1")
-    own.rename(own.with_name("away"))
-    process = project.start_reproduce("score-0.1")
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    listed = project.run("git", "worktree", "list", "--porcelain")
-    assert listed.count("worktree ") == 2 and f"worktree {own}\n" in listed

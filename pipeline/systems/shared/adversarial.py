@@ -13,7 +13,7 @@ from pipeline.training.adam import FusedAdam
 from pipeline.training.data import TrainingData
 from pipeline.training.devices import on_all_replicas, replica_share, update
 from pipeline.training.loop import Step, TrainingState, snapshot
-from pipeline.training.shards import CHECKSUMS
+from pipeline.training.shards import CONTENT
 
 Losses = dict[str, tf.Tensor]
 Builders = dict[str, Callable[..., keras.Model]]  # by network, as network.build of a system
@@ -91,4 +91,4 @@ def gan_losses(discriminator: keras.Model, masked: tf.Tensor, target: tf.Tensor,
 
 def input_files(settings: AdamSettings, data: TrainingData) -> list[Path]:
     """The shards' checksums, which stand for the shards."""
-    return [paths.AUGMENTED / CHECKSUMS]
+    return [paths.AUGMENTED / CONTENT]
