@@ -26,9 +26,15 @@ def main() -> None:
     ledger = read_ledger()
     competition = load_params().fetch.competition
     teams = kaggle.leaderboard(competition, time.monotonic() + DEADLINE)
-    print(f"{competition}: {len(teams)} teams\n")
-    print(table(teams, ledger, arguments.top).to_string(index=False, justify="left"))
-    print("\n" + standing(teams, ledger))
+    print(page(competition, teams, ledger, arguments.top))
+
+
+def page(competition: str, teams: list[Entry], ledger: pd.DataFrame, top: int) -> str:
+    """What the command prints: how many teams there are, the table unless it is empty, and our standing."""
+    count = f"{len(teams)} team{'s' if len(teams) > 1 else ''}" if teams else "no team has a score yet"
+    rows = table(teams, ledger, top)
+    shown = [] if rows.empty else [rows.to_string(index=False, justify="left")]
+    return "\n\n".join([f"{competition}: {count}", *shown, standing(teams, ledger)])
 
 
 def table(teams: list[Entry], ledger: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -66,7 +72,8 @@ def standing(teams: list[Entry], ledger: pd.DataFrame) -> str:
         return f'{paths.LEDGER} has no score yet; `python -m pipeline.upload -m "..."` gets one'
     best = ours.loc[ours["score"].idxmin()]
     name = best["tag"] or f"commit {best['commit'][:7]}"
-    return f"best: {best['public_score']} ({name}), rank {rank(best['score'], teams)} of {len(teams)}"
+    place = f", rank {rank(best['score'], teams)} of {len(teams)}" if teams else ""
+    return f"best: {best['public_score']} ({name}){place}"
 
 
 if __name__ == "__main__":

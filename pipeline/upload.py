@@ -9,6 +9,7 @@ next run finds the submission by these digits and does not send it again.
 import argparse
 import json
 import math
+import re
 import shutil
 import time
 import zipfile
@@ -24,6 +25,7 @@ from pipeline.competition import submission
 from pipeline.competition.index import boxes_of, read_index
 from pipeline.history import repo
 from pipeline.kaggle import client as kaggle
+from pipeline.kaggle.client import COMPETITION_PAGE, NUMBER
 from pipeline.kaggle.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set_row, write_ledger
 from pipeline.params import Params, load_params
 
@@ -43,13 +45,16 @@ def main() -> None:
         "--tag", nargs="?", const=WAITING_TAG, metavar="NAME", help="tag the commit; the default is like score-0.16714"
     )
     parser.add_argument("--force", action="store_true", help="send even if stale, not committed or already sent")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, send nothing and change nothing")
     parser.add_argument("--refresh", action="store_true", help="send nothing; fill in missing scores")
     parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS", help="default: %(default)s")
     arguments = parser.parse_args()
     if arguments.refresh == (arguments.message is not None):
         parser.error('say what is new with -m "...", or --refresh without it')
-    if arguments.refresh and (arguments.tag or arguments.force):
-        parser.error("--refresh takes no --tag and no --force; it makes the tags that wait for a score by itself")
+    if arguments.refresh and (arguments.tag or arguments.force or arguments.dry_run):
+        parser.error(
+            "--refresh takes no --tag, --force or --dry-run; it makes the tags that wait for a score by itself"
+        )
     if not arguments.deadline > 0:
         parser.error("--deadline must be more than 0 seconds")
 
@@ -57,7 +62,8 @@ def main() -> None:
     if arguments.refresh:
         refresh(params.fetch.competition, arguments.deadline)
     else:
-        upload(params, clean(arguments.message), arguments.tag, arguments.force, arguments.deadline)
+        act = dry_run if arguments.dry_run else upload
+        act(params, clean(arguments.message), arguments.tag, arguments.force, arguments.deadline)
 
 
 def clean(message: str) -> str:
@@ -76,11 +82,12 @@ def upload(params: Params, message: str, tag: str | None, force: bool, deadline:
     Each step is skipped if it was done before, so that an interrupted upload can be run again.
     """
     with lock("."):  # no stage may rewrite the submission now, and no second upload may send it
-        check_submission()
-        if not force and (stages := repo.stale(LAST_STAGE)):
-            raise BadInput(f"{paths.SUBMISSION} is stale: {', '.join(sorted(stages))} changed; `dvc repro`, or --force")
+        row = checked(params, message, tag, force)
+        if not row["public_score"]:
+            kaggle.client()  # importing it takes seconds that are not Kaggle's
         until = time.monotonic() + deadline
-        row = known_or_sent(params, message, tag, force, until)
+        if "ref" not in row:
+            row |= find(params.fetch.competition, row, until) or send(params.fetch.competition, row, until)
         if tag and (tag != WAITING_TAG or not row["tag"]):
             row["tag"] = tag
         record(row)
@@ -94,8 +101,29 @@ def upload(params: Params, message: str, tag: str | None, force: bool, deadline:
     tell(row)
 
 
-def known_or_sent(params: Params, message: str, tag: str | None, force: bool, until: float) -> Row:
-    """The submission's row in the ledger; a new row, after sending it, if there is none or with `force`."""
+def dry_run(params: Params, message: str, tag: str | None, force: bool, deadline: float) -> None:
+    """Do what upload does before it sends, and say what it would send. Nothing is changed."""
+    competition = params.fetch.competition
+    with lock("."):
+        row = checked(params, message, tag, force)
+        until = time.monotonic() + deadline
+        if "ref" not in row and not find(competition, row, until):
+            say(f"upload: would send {pack(competition, until)}, described as {description(row)!r}")
+            ZIP.unlink()
+    if tag and (tag != WAITING_TAG or not row["tag"]):
+        name = f"{WAITING_TAG} followed by its public score" if tag == WAITING_TAG else tag
+        say(f"upload: would tag commit {row['commit'][:7]} as {name}")
+    say("upload: this was a dry run; nothing was sent and nothing was changed")
+
+
+def checked(params: Params, message: str, tag: str | None, force: bool) -> Row:
+    """The submission's row in the ledger; a new row without `ref` if there is none or with `force`.
+
+    Raises BadInput if the submission may not be sent.
+    """
+    check_submission()
+    if not force and (stages := repo.stale(LAST_STAGE)):
+        raise BadInput(f"{paths.SUBMISSION} is stale: {', '.join(sorted(stages))} changed; `dvc repro`, or --force")
     ledger = read_ledger()
     digest = sha256(paths.SUBMISSION)
     known = ledger[ledger["sha256"] == digest].to_dict("records")
@@ -106,8 +134,7 @@ def known_or_sent(params: Params, message: str, tag: str | None, force: bool, un
             repo.check_tag(tag, row["commit"])
         return row
     check_commit(tag, force)
-    row = describe(params, message, digest)
-    return row | find_or_send(params.fetch.competition, row, set(ledger["ref"]), until)
+    return describe(params, message, digest)
 
 
 def check_submission() -> None:
@@ -160,17 +187,39 @@ def validation_rmse() -> str:
         ) from None
 
 
-def find_or_send(competition: str, row: Row, known: set[str], until: float) -> Row:
-    """Kaggle's number and time of the submission: of an earlier upload that is not in `known`, or of a new one."""
-    mark = f"[sha256:{row['sha256'][:16]}]"
+def mark(row: Row) -> str:
+    """The end of the submission's description at Kaggle, by which a later run finds it."""
+    return f"[sha256:{row['sha256'][:16]}]"
+
+
+def description(row: Row) -> str:
+    """The submission's description at Kaggle."""
+    return f"{row['message'][:LONGEST_DESCRIPTION]} {mark(row)}"
+
+
+def find(competition: str, row: Row, until: float) -> Row:
+    """Kaggle's number and time of an earlier upload of this file that is not in the ledger; empty if there is none."""
+    known = set(read_ledger()["ref"])
     for found in kaggle.submissions(competition, until):
-        if mark in found.description and found.ref not in known:
-            say(f"upload: an earlier run sent this file as submission {found.ref}; added to {paths.LEDGER}")
+        if mark(row) in found.description and found.ref not in known:
+            say(f"upload: an earlier run sent this file as submission {found.ref}, which is not yet in {paths.LEDGER}")
             return {"ref": found.ref, "time": found.time.isoformat(timespec="seconds")}
+    return {}
+
+
+def pack(competition: str, until: float) -> str:
+    """Write the zip to upload; its size, where it goes and how many submissions are left, as a phrase."""
     with replacing(ZIP) as partial:
         compress(paths.SUBMISSION, partial)
-    say(f"upload: sending {ZIP.stat().st_size / 1e6:.1f} MB to {competition}")
-    ref = kaggle.submit(competition, ZIP, f"{row['message'][:LONGEST_DESCRIPTION]} {mark}", until)
+    left = kaggle.submissions_left(competition, until)
+    size = f"{paths.SUBMISSION}, {ZIP.stat().st_size / 1e6:.1f} MB as a zip,"
+    return f"{size} to {competition}" + (f" ({left})" if left else "")
+
+
+def send(competition: str, row: Row, until: float) -> Row:
+    """Upload the submission; its number and time."""
+    say(f"upload: sending {pack(competition, until)}")
+    ref = kaggle.submit(competition, ZIP, description(row), until)
     ZIP.unlink()
     return {"ref": ref, "time": datetime.now(UTC).isoformat(timespec="seconds")}
 
@@ -193,18 +242,21 @@ def record(row: Row) -> None:
 def wait(competition: str, row: Row, until: float) -> Row:
     """Wait for the score and return the row with it, or the unchanged row at the deadline; update the ledger."""
     start = shown = time.monotonic()
-    pause = 0.0
+    pause, status = 0.0, ""
     while time.monotonic() + pause < until:
         time.sleep(pause)
         for found in kaggle.submissions(competition, until):
             if found.ref == row["ref"]:
+                if odd := odd_score(competition, found):
+                    raise BadInput(odd)
                 row = enter(row, found)
+                status = "" if found.status == "PENDING" else f", status {found.status}"
                 break
         if row["public_score"]:
             break
         if not pause or time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
             shown = time.monotonic()
-            say(f"upload: submission {row['ref']} is being scored ({shown - start:.0f} s)")
+            say(f"upload: submission {row['ref']} is being scored ({shown - start:.0f} s{status})")
         pause = min(pause + 1, LONGEST_PAUSE)
     return row
 
@@ -216,10 +268,20 @@ def enter(row: Row, found: kaggle.Submitted) -> Row:
         news = {"public_score": ERROR, "message": f"{row['message']} (Kaggle: {found.error or 'no reason given'})"}
         news |= {"tag": ""} if row["tag"] == WAITING_TAG else {}
     elif found.status == "COMPLETE":
-        news = {"public_score": found.public_score, "private_score": found.private_score}
+        scores = {"public_score": found.public_score, "private_score": found.private_score}
+        news = {name: score for name, score in scores.items() if score}
     if news:
         record(row | news)
     return row | news
+
+
+def odd_score(competition: str, found: kaggle.Submitted) -> str:
+    """What is wrong with a score that is neither a number nor empty; "" if there is none."""
+    for score in (found.public_score, found.private_score):
+        if not re.fullmatch(f"({NUMBER})?", score):
+            page = f"{COMPETITION_PAGE}{competition}/submissions"
+            return f"Kaggle gives submission {found.ref} the score {score!r}, which is not a number; look at {page}"
+    return ""
 
 
 def tag_commit(row: Row) -> None:
@@ -245,7 +307,9 @@ def refresh(competition: str, deadline: float) -> None:
         say(f"upload: no score is missing in {paths.LEDGER}")
         return
     for found in kaggle.submissions(competition, time.monotonic() + deadline):
-        if row := missing.pop(found.ref, None):
+        if (row := missing.pop(found.ref, None)) and (odd := odd_score(competition, found)):
+            say(f"upload: {odd}")
+        elif row:
             row = enter(row, found)
             tag_commit(row)
             tell(row)

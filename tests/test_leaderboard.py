@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.kaggle.client import Entry
 from pipeline.kaggle.ledger import add_row, read_ledger
-from pipeline.leaderboard import rank, standing, table
+from pipeline.leaderboard import page, rank, standing, table
 
 TEAMS = [Entry("first", 0.1), Entry("second", 0.2), Entry("also second", 0.2), Entry("fourth", 0.3)]
 
@@ -37,8 +37,10 @@ def test_an_empty_ledger_or_leaderboard_is_shown(ledger, tmp_path):
     nothing = read_ledger(tmp_path / "none.csv")
     assert table(TEAMS, nothing, top=10)["team"].tolist() == [team.team for team in TEAMS]
     assert table([], ledger, top=10)["rank"].tolist() == ["1", "1"]
-    assert table([], nothing, top=10).empty
-    assert standing(TEAMS, nothing).startswith("submissions/ledger.csv has no score yet")
+    none = 'submissions/ledger.csv has no score yet; `python -m pipeline.upload -m "..."` gets one'
+    assert page("photo", [], nothing, top=10) == f"photo: no team has a score yet\n\n{none}"
+    assert page("photo", TEAMS, nothing, top=0) == f"photo: 4 teams\n\n{none}"
+    assert page("photo", [], ledger, top=10).endswith("\n\nbest: 0.20000 (commit 2222222)")
 
 
 def test_the_best_submission_is_named_with_its_rank(ledger):

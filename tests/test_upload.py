@@ -57,7 +57,14 @@ def test_without_validation_pairs_there_is_no_rmse(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("-m", "a", "--refresh"), ("--refresh", "--tag"), ("--refresh", "--force"), ("-m", "a", "--deadline", "0")],
+    [
+        (),
+        ("-m", "a", "--refresh"),
+        ("--refresh", "--tag"),
+        ("--refresh", "--force"),
+        ("--refresh", "--dry-run"),
+        ("-m", "a", "--deadline", "0"),
+    ],
 )
 def test_contradictory_arguments_are_refused(tmp_path, repo, arguments):
     done = subprocess.run(

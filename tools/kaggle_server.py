@@ -208,9 +208,16 @@ class KaggleServer:
 
 COMPETITION = "photo-reconstruction"
 STORE = "http://storage.test"
-FILES, START, CREATE, LIST, BOARD = (
-    rpc(name)
-    for name in ("DownloadDataFiles", "StartSubmissionUpload", "CreateSubmission", "ListSubmissions", "GetLeaderboard")
+FILES, START, CREATE, LIST, BOARD, LIMITS = map(
+    rpc,
+    (
+        "DownloadDataFiles",
+        "StartSubmissionUpload",
+        "CreateSubmission",
+        "ListSubmissions",
+        "GetLeaderboard",
+        "GetSubmissionLimits",
+    ),
 )
 SIGNED = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
 
@@ -228,7 +235,9 @@ class Contest:
         self.promised: dict[str, int] = {}  # the announced size of each upload, in bytes
         self.received: dict[str, bytes] = {}
         self.page = 20  # entries a page, whatever the client requests
-        for key, answer in ((START, self.start), (CREATE, self.create), (LIST, self.listed), (BOARD, self.board)):
+        self.daily = 20  # submissions allowed a day
+        answers = {START: self.start, CREATE: self.create, LIST: self.listed, BOARD: self.board, LIMITS: self.limits}
+        for key, answer in answers.items():
             server.answers[key] = partial(self.checked, answer)
 
     def checked(self, answer: Callable[[dict[str, Any]], Answer], request: Request) -> Answer:
@@ -257,6 +266,8 @@ class Contest:
         data = self.received.pop(asked["blobFileTokens"], None)
         if data is None:
             return refusal(400, "no such upload")
+        if self.today() >= self.daily:
+            return refusal(400, f"Your team has used its daily Submission allowance ({self.daily}) today.")
         ref = 1000 + len(self.submissions)
         self.submissions.insert(0, self.judged(data) | {"ref": ref, "description": asked["submissionDescription"]})
         return reply({"message": "Successfully submitted", "ref": ref})
@@ -279,6 +290,15 @@ class Contest:
                 entry |= entry.pop("later")
             entry["polls"] = entry.get("polls", -1) - 1
         return self.paged(self.submissions, asked)
+
+    def today(self) -> int:
+        """How many valid submissions were sent today, UTC."""
+        valid = [entry for entry in self.submissions if entry["status"] != "ERROR"]
+        return sum(entry["date"].startswith(time.strftime("%Y-%m-%d", time.gmtime())) for entry in valid)
+
+    def limits(self, _: dict[str, Any]) -> Answer:
+        used, left = self.today(), max(self.daily - self.today(), 0)
+        return reply({"numToday": used, "numTotal": len(self.submissions), "numAllowedNow": left})
 
     def board(self, asked: dict[str, Any]) -> Answer:
         return self.paged(self.teams, asked)

@@ -21,7 +21,7 @@ import pandas as pd
 from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing
-from pipeline.kaggle.client import NUMBER
+from pipeline.kaggle.client import NUMBER, REF
 
 WAITING_TAG = "score-"
 ERROR = "error"  # instead of a score, if Kaggle could not compute one
@@ -35,7 +35,7 @@ FORMS = {
     "validation_rmse": rf"({NUMBER})?",
     "public_score": SCORE,
     "private_score": SCORE,
-    "ref": r"[1-9][0-9]*",
+    "ref": REF,
     "message": r".*",
 }
 COLUMNS = list(FORMS)

@@ -1,14 +1,6 @@
-"""The stage fetch with the unmodified kaggle client, against a server on this machine.
-
-A drawn competition has fewer images than the real one. If fetch refuses their number, it has downloaded, unpacked and
-checked the archive.
-"""
+"""The unmodified kaggle client against a server on this machine: in this process, and in the stage fetch."""
 
 import base64
-import os
-import re
-import subprocess
-import sys
 import time
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -20,16 +12,24 @@ import numpy as np
 import pytest
 
 from pipeline import paths
+from pipeline.base.errors import BadInput
+from pipeline.kaggle import client as kaggle
+from pipeline.kaggle.credentials import SETTINGS
 from tools.kaggle_server import (
+    BOARD,
     COMPETITION,
+    CREATE,
     FILES,
     KEY,
+    LIMITS,
+    LIST,
+    START,
     USER,
     Answer,
-    KaggleServer,
     download,
     redirect,
     refusal,
+    reply,
     rpc,
     wait_first,
 )
@@ -37,7 +37,7 @@ from tools.kaggle_server import (
 STORE = f"http://storage.test/bucket/{COMPETITION}.zip"
 FILE = "GET", urlsplit(STORE).path
 PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
-WRONG_COUNTS = "kaggle.com sent 24 training pairs and 9 test images"
+FETCHED = "fetch: 24 training pairs and 9 test images (the competition has 7000 and 200)\n"
 ZIP = paths.WORK / "download" / f"{COMPETITION}.zip"
 
 
@@ -53,13 +53,31 @@ def archive(tmp_path_factory, demo_competition) -> Path:
 
 
 @pytest.fixture
-def server(archive):
+def server(server, archive):
     """A server that has the archive. Tests change its answers."""
-    with KaggleServer() as server:
-        server.answers[FILES] = redirect(STORE)
-        server.answers[FILE] = download(archive)
-        yield server
-        assert not [request for request in server.requests if request.method == "CONNECT"], "it tried the real site"
+    server.answers[FILES] = redirect(STORE)
+    server.answers[FILE] = download(archive)
+    return server
+
+
+@pytest.fixture
+def get(account, tmp_path):
+    """`get()` downloads the archive in this process, to tmp_path/d, and returns its bytes."""
+    account()
+    return lambda: kaggle.download(COMPETITION, tmp_path / "d").read_bytes()
+
+
+@pytest.fixture
+def failure(get):
+    """`failure()` is the one line with which the download fails."""
+
+    def call() -> str:
+        with pytest.raises(BadInput) as error:
+            get()
+        assert "\n" not in str(error.value) and KEY not in str(error.value)
+        return str(error.value)
+
+    return call
 
 
 @pytest.fixture
@@ -75,28 +93,13 @@ def fetch(server, tmp_path, params_file, run_stage):
     return call
 
 
-def refused(done, message: str) -> None:
-    """The stage printed one line of its own, its last, with the message, and did not print the key."""
-    assert done.returncode == 1
-    assert KEY not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    ours = [line for line in re.split(r"[\r\n]", done.stderr) if line.startswith("fetch:")]
-    assert len(ours) == 1 and message in ours[0]
-    assert done.stderr.rstrip().endswith(ours[0].rstrip())
-
-
-def files_in(tmp_path: Path) -> set[str]:
-    work = tmp_path / "work"
-    return {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()} - {"params.yaml"}
-
-
 def basic(user: str, key: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{key}".encode()).decode()
 
 
 def test_the_archive_is_downloaded_once_and_the_store_gets_no_credentials(server, fetch, archive, tmp_path):
-    refused(fetch(), WRONG_COUNTS)
-    assert files_in(tmp_path) == {ZIP.as_posix()}
+    done = fetch()
+    assert done.returncode == 0 and done.stderr.endswith(FETCHED), done.stderr
     path = tmp_path / "work" / ZIP
     assert path.read_bytes() == archive.read_bytes()
     (request,) = server.asked(FILES)
@@ -105,165 +108,188 @@ def test_the_archive_is_downloaded_once_and_the_store_gets_no_credentials(server
     assert server.asked(FILE) and all("authorization" not in request.headers for request in server.asked(FILE))
 
     before = path.stat()
-    refused(fetch(), WRONG_COUNTS)
+    assert fetch().returncode == 0
     assert path.stat().st_ctime_ns == before.st_ctime_ns
 
 
 def test_the_competitions_name_is_a_setting(server, fetch, tmp_path, params_file):
     params_file(tmp_path / "work", **{"fetch.source": "kaggle", "fetch.competition": "another-one"})
-    server.answers[FILES] = refusal(404)
-    refused(fetch(), "there is no competition another-one (404)")
+    server.answers[FILES] = refusal(404, "Not Found")
+    done = fetch()
+    page = "https://www.kaggle.com/competitions/another-one"
+    message = f"fetch: Kaggle finds no competition another-one (404); check fetch.competition against {page}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
     assert server.asked(FILES)[0].json["competitionName"] == "another-one"
+    assert [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()] == ["params.yaml"]
 
 
 @pytest.mark.parametrize("failures", [[], [Answer(500, b"<Error>later</Error>")]])
-def test_an_interrupted_download_resumes(server, fetch, archive, failures):
+def test_an_interrupted_download_resumes(server, get, archive, failures):
     complete = download(archive)
     server.answers[FILE] = [Answer(body=archive, headers=complete.headers, cut=2**20 + 5), *failures, complete]
-    refused(fetch(), WRONG_COUNTS)
+    assert get() == archive.read_bytes()
     assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"  # all complete chunks of 64 KiB are used
 
 
-@pytest.mark.slow
-def test_a_download_that_is_always_interrupted_is_kept_and_reported(server, fetch, archive, tmp_path):
+def test_a_download_that_is_always_interrupted_is_kept_and_reported(server, failure, archive, tmp_path, capsys):
     server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, cut=100_000)
-    done = fetch()
-    refused(done, "the connection to Kaggle failed")
-    assert done.stderr.count("trying again") == 3
-    assert (tmp_path / "work" / ZIP).stat().st_size >= 2**16
+    assert failure().startswith("the connection to Kaggle failed (")
+    assert capsys.readouterr().err.count("; trying again in 0 s") == 3
+    assert (tmp_path / "d" / ZIP.name).stat().st_size >= 2**16
 
 
-@pytest.mark.parametrize("etag", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_a_cut_zip_of_unknown_length_is_downloaded_again(server, fetch, archive, etag):
+@pytest.mark.parametrize("etag", [True, False])
+def test_a_cut_zip_of_unknown_length_is_downloaded_again(server, get, archive, etag, capsys):
     complete = download(archive)
     headers = complete.headers if etag else {}
     server.answers[FILE] = [Answer(body=archive, headers=headers, cut=2**20 + 5, length=False), complete]
-    done = fetch()
-    refused(done, WRONG_COUNTS)
-    assert "arrived broken" in done.stderr and "trying again in 1 s" in done.stderr
+    assert get() == archive.read_bytes()
+    assert "and was removed; trying again in 0 s" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_zip_of_unknown_length_that_is_always_cut_is_removed(server, fetch, archive, tmp_path):
+def test_a_zip_of_unknown_length_that_is_always_cut_is_removed(server, failure, archive, tmp_path):
     server.answers[FILE] = Answer(body=archive, headers={}, cut=2**20, length=False)
-    refused(fetch(), f"the download of {COMPETITION} arrived broken")
-    assert files_in(tmp_path) == set()
+    assert failure().startswith(f"the download of {COMPETITION} arrived broken")
+    assert not list((tmp_path / "d").glob("*.zip"))
 
 
-def load(server, folder: Path, code: str, **environment: str) -> tuple[subprocess.CompletedProcess, float]:
-    """Run code that uses pipeline.kaggle.client as `kaggle` and prints BadInput; the process and its seconds."""
-    lines = ["from pathlib import Path", "from pipeline.base.command import run"]
-    code = "\n".join([*lines, "from pipeline.kaggle import client as kaggle", f"run('load', lambda: {code})"])
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=inherited | {"PYTHONPATH": str(Path(__file__).parents[2])} | server.environment(home) | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done, time.monotonic() - start
-
-
-SLOW = [pytest.param(where, marks=pytest.mark.slow) for where in ("before its answer", "before", "after the headers")]
-
-
-@pytest.mark.parametrize("where", [*SLOW, "in the file"])
-def test_a_server_that_stalls_is_given_up(server, archive, tmp_path, where):
+@pytest.mark.parametrize("where", ["before its answer", "before", "after the headers", "in the file"])
+def test_a_server_that_stalls_is_given_up(server, get, archive, tmp_path, where):
     complete = download(archive)
     server.answers[FILES if where == "before its answer" else FILE] = Answer(
         body=archive, headers=complete.headers, stall={"after the headers": 0, "in the file": 2**20}.get(where, -1)
     )
-    done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=2)")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.rstrip().endswith("load: Kaggle sent nothing for 2 s; run again, nothing is lost")
-    assert 2 < seconds < 15
+    start = time.monotonic()
+    with pytest.raises(BadInput, match="^Kaggle sent nothing for 1 s; run again, nothing is lost$"):
+        kaggle.download(COMPETITION, tmp_path / "d", silence=1)
+    assert 1 < time.monotonic() - start < 10
     server.answers[FILES], server.answers[FILE] = redirect(STORE), complete
-    again, _ = load(server, tmp_path / "d", f"kaggle.download('{COMPETITION}', Path('.'), silence=2)")
-    assert again.returncode == 0, again.stderr
-    assert (tmp_path / "d" / f"{COMPETITION}.zip").read_bytes() == archive.read_bytes()
+    assert get() == archive.read_bytes()
     if where == "in the file":
         assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
 
 
-def test_a_slow_download_continues_while_bytes_arrive(server, archive, tmp_path):
-    server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, pause=0.03)
-    done, seconds = load(server, tmp_path, f"kaggle.download('{COMPETITION}', Path('d'), silence=1.5)")
-    assert done.returncode == 0, done.stderr
-    assert seconds > 4 and (tmp_path / "d" / f"{COMPETITION}.zip").read_bytes() == archive.read_bytes()
+def test_a_slow_download_continues_while_bytes_arrive(server, account, archive, tmp_path):
+    account()
+    server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, pause=0.01)
+    start = time.monotonic()
+    assert kaggle.download(COMPETITION, tmp_path, silence=1).read_bytes() == archive.read_bytes()
+    assert time.monotonic() - start > 2
 
 
-@pytest.mark.slow
-def test_a_token_check_that_stalls_is_given_up(server, tmp_path):
+def test_a_token_check_that_stalls_is_given_up(server, account, monkeypatch):
+    account(KAGGLE_API_TOKEN="t0ken")
+    monkeypatch.setattr(kaggle, "ANSWER", 1)
     server.answers[rpc("IntrospectToken", "security.OAuthService")] = Answer(stall=-1)
-    code = f"[setattr(kaggle, 'ANSWER', 2), kaggle.download('{COMPETITION}', Path('d'))]"
-    done, seconds = load(server, tmp_path, code, KAGGLE_API_TOKEN="t0ken")
-    assert done.returncode == 1 and done.stderr == "load: Kaggle sent nothing for 2 s; run again, nothing is lost\n"
-    assert seconds < 15
+    with pytest.raises(BadInput, match="^Kaggle sent nothing for 1 s; run again, nothing is lost$"):
+        kaggle.client()
 
 
-@pytest.mark.parametrize(("wait", "seconds"), [(2, 2), pytest.param("soon", 1, marks=pytest.mark.slow)])
-def test_it_waits_for_retry_after_or_one_second(server, fetch, wait, seconds):
+@pytest.mark.parametrize(("wait", "seconds"), [(1, 1), ("soon", 0)])
+def test_it_waits_as_retry_after_says(server, get, archive, wait, seconds, capsys):
     server.answers[FILES] = [wait_first(wait), redirect(STORE)]
-    done = fetch()
-    refused(done, WRONG_COUNTS)
-    assert f"; trying again in {seconds} s" in done.stderr
+    start = time.monotonic()
+    assert get() == archive.read_bytes() and time.monotonic() - start >= seconds
+    assert f"(429): slow down; trying again in {seconds} s\n" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_it_waits_for_a_retry_after_date(server, fetch):
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)
+def test_it_waits_for_a_retry_after_date(server, get):
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     server.answers[FILES] = [wait_first(date), redirect(STORE)]
-    refused(fetch(), WRONG_COUNTS)
+    get()
     assert datetime.now(UTC) >= parsedate_to_datetime(date)
 
 
 @pytest.mark.parametrize("wait", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_it_does_not_wait_for_hours(server, fetch, wait):
+def test_it_does_not_wait_for_hours(server, failure, wait):
     server.answers[FILES] = wait_first(wait)
-    refused(fetch(), "Kaggle asks to wait (429, too many requests): run again in ")
+    assert failure().startswith("Kaggle asks to wait (429): slow down; run again in ")
     assert len(server.asked(FILES)) == 1
 
 
-def test_temporary_errors_are_retried(server, fetch):
+def test_temporary_errors_are_retried(server, get, archive, capsys):
     server.answers[FILES] = [refusal(503), Answer(502, b"<html>"), redirect(STORE)]
-    done = fetch()
-    refused(done, WRONG_COUNTS)
-    assert "Kaggle answers with an error (503); trying again in 1 s" in done.stderr
+    assert get() == archive.read_bytes()
+    assert "Kaggle answers with an error (503): refused with 503; trying again in 0 s\n" in capsys.readouterr().err
 
 
 def test_the_key_is_not_printed_although_verbose_is_set(fetch):
     done = fetch(VERBOSE="true")
-    refused(done, WRONG_COUNTS)
-    assert "authorization" not in (done.stdout + done.stderr).lower()
+    assert done.returncode == 0 and FETCHED in done.stderr, done.stderr
+    assert KEY not in done.stdout + done.stderr and "authorization" not in (done.stdout + done.stderr).lower()
+
+
+LIMIT = "Your team has used its daily Submission allowance (5) today"
+RULES = "You must accept this competition's rules before you'll be able to download files."
+DENIED = "Permission 'competitions.participate' was denied"
+ACCESS = f"Kaggle refuses access to {COMPETITION} (403)"
+JOIN = f"join it and accept its rules at {PAGE}/rules"
+CREDENTIALS = "Kaggle refuses KAGGLE_USERNAME and KAGGLE_KEY (401)"
+NEW_KEY = "create a new key or token at https://www.kaggle.com/settings (API)"
+PASSED = f"{ACCESS}: The deadline has passed; look at {PAGE}"
 
 
 @pytest.mark.parametrize(
-    ("status", "message"),
+    ("answer", "message"),
     [
-        (401, "Kaggle refuses the credentials (401): create a new token at https://www.kaggle.com/settings"),
-        (403, f"(403): join it and accept its rules at {PAGE}/rules"),
-        (404, f"there is no competition {COMPETITION} (404): check fetch.competition against {PAGE}"),
-        (429, "Kaggle asks to wait (429"),
-        (500, "Kaggle answers with an error (500); run again later"),
+        (refusal(400, LIMIT), f"Kaggle refuses (400): {LIMIT}; look at {PAGE}"),
+        (Answer(413, b"<html>too large</html>"), f"Kaggle refuses (413); look at {PAGE}"),
+        (refusal(401, "Unauthorized"), f"{CREDENTIALS}; {NEW_KEY}"),
+        (refusal(401, "The key has expired"), f"{CREDENTIALS}: The key has expired; {NEW_KEY}"),
+        (refusal(403, "The deadline has passed."), PASSED),
+        (reply({"code": 403, "message": "The deadline has passed"}), PASSED),
+        (reply({"error": {"code": 403, "message": "The deadline has passed"}}, 403), PASSED),
+        (Answer(403, b"The\x1b deadline\n has passed"), PASSED),
+        (refusal(403, "Verify your phone number"), f"{ACCESS}: Verify your phone number; do that at {SETTINGS}"),
+        (refusal(403, RULES), f"{ACCESS}: {RULES.rstrip('.')}; {JOIN}"),
+        (refusal(403, DENIED), f"{ACCESS}: {DENIED}; {JOIN}"),
+        (refusal(403, "Forbidden"), f"{ACCESS}; {JOIN}"),
+        (Answer(403), f"{ACCESS}; {JOIN}"),
+        (refusal(403, "so " * 1000), f"{ACCESS}: {'so ' * 100}...; look at {PAGE}"),
+        (
+            refusal(404, "Not Found"),
+            f"Kaggle finds no competition {COMPETITION} (404); check fetch.competition against {PAGE}",
+        ),
+        (refusal(429, "Too many"), "Kaggle asks to wait (429): Too many; run again later"),
+        (refusal(500, "We are down"), "Kaggle answers with an error (500): We are down; run again later"),
     ],
 )
-def test_an_error_is_reported_with_its_remedy(server, fetch, tmp_path, status, message):
-    server.answers[FILES] = refusal(status, "You must accept this competition's rules")
-    refused(fetch(), message)
-    assert files_in(tmp_path) == set() and not server.asked(FILE)
-    assert len(server.asked(FILES)) == (4 if status in (429, 500) else 1)
+def test_kaggles_reason_is_passed_on_with_a_remedy(server, failure, answer, message):
+    server.answers[FILES] = answer
+    assert failure() == message
+    assert len(server.asked(FILES)) == (4 if answer.status in (429, 500) else 1) and not server.asked(FILE)
 
 
-def test_an_expired_link_is_reported(server, fetch, tmp_path):
-    server.answers[FILE] = Answer(403, b"<Error>expired</Error>")
-    refused(fetch(), "(403)")
-    assert files_in(tmp_path) == set()
+def test_a_link_that_the_store_refuses_is_no_refusal_of_access(server, failure):
+    server.answers[FILE] = Answer(403, b"<Error><Code>x</Code><Message>Request has expired</Message></Error>")
+    assert (
+        failure()
+        == "the file store of Kaggle refuses the download (403): Request has expired; run again for a new link"
+    )
+
+
+UPLOADS = [
+    (Answer(400, b"<Error><Message>Bad checksum</Message></Error>"), f"(400): Bad checksum; look at {PAGE}"),
+    (Answer(413, b"<html>"), f"(413); look at {PAGE}"),
+    (
+        Answer(403, b"<Error><Message>Request has expired</Message></Error>"),
+        "(403): Request has expired; run again later",
+    ),
+    (Answer(500), "(500); run again later"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), UPLOADS)
+def test_a_file_that_the_store_refuses_is_reported_with_its_reason(server, account, tmp_path, answer, message):
+    account()
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"zip")
+    server.answers[START] = reply({"token": "t", "createUrl": "http://storage.test/upload?signature=s3cret"})
+    server.answers["PUT", "/upload"] = answer
+    with pytest.raises(BadInput) as error:
+        kaggle.submit(COMPETITION, path, "a try", time.monotonic() + 30)
+    assert str(error.value) == f"the file store of Kaggle refuses {path} {message}"
+    assert not server.asked(CREATE)
 
 
 def damaged(data: bytes, how: str) -> bytes:
@@ -275,43 +301,94 @@ def damaged(data: bytes, how: str) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.slow), "no zip", "a flipped bit"])
-def test_a_broken_zip_is_removed(server, fetch, archive, tmp_path, how):
+@pytest.mark.parametrize("how", ["cut", "no zip", "a flipped bit"])
+def test_a_broken_zip_is_removed(server, get, failure, archive, tmp_path, how):
     server.answers[FILE] = download(damaged(archive.read_bytes(), how))
-    done = fetch()
-    refused(done, f"the download of {COMPETITION} arrived broken")
-    assert "was removed; run again" in done.stderr
-    assert files_in(tmp_path) == set()
+    message = failure()
+    assert message.startswith(f"the download of {COMPETITION} arrived broken")
+    assert message.endswith(f"was removed; run again, or download it by hand at {PAGE}/data")
+    assert not list((tmp_path / "d").glob("*.zip"))
     if how == "a flipped bit":
         server.answers[FILE] = download(archive)
-        refused(fetch(), WRONG_COUNTS)
+        assert get() == archive.read_bytes()
 
 
-def test_an_answer_without_a_zip_is_reported(server, fetch):
+def test_an_answer_without_a_zip_is_reported(server, failure):
     server.answers[FILES] = Answer(body=b"hello")
-    refused(fetch(), f"kaggle.com sent no zip for {COMPETITION}")
+    assert failure() == f"kaggle.com sent no zip for {COMPETITION}; download the data by hand at {PAGE}/data"
 
 
-def test_without_an_account_it_sends_nothing_and_says_how_to_get_one(server, fetch, tmp_path):
-    done = fetch(credentials=False)
-    refused(done, "no Kaggle account is set up: create a token at https://www.kaggle.com/settings")
-    assert "kaggle.json" in done.stderr and "KAGGLE_USERNAME" in done.stderr
-    assert done.stdout == "" and not server.requests
-    assert files_in(tmp_path) == set()
+def test_a_failed_connection_is_reported_by_its_cause(account, failure, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    message = failure()
+    assert message.startswith("the connection to Kaggle failed (") and "Connection refused" in message
+    assert message.endswith("check the network, then run again: a download resumes where it stopped")
+    assert "0x" not in message and "Max retries" not in message
 
 
-def test_a_saved_token_is_used(server, fetch, tmp_path):
-    folder = tmp_path / "home" / ".kaggle"
-    folder.mkdir()
-    (folder / "kaggle.json").write_text('{"username": "saved", "key": "secret"}', encoding="utf-8")
-    (folder / "kaggle.json").chmod(0o600)
-    refused(fetch(credentials=False), WRONG_COUNTS)
-    assert server.asked(FILES)[0].headers["authorization"] == basic("saved", "secret")
+ODD_ROWS = [
+    {"teamName": None, "score": "0.3"},
+    {"teamName": "no score"},
+    {"teamName": "text", "score": "n/a"},
+    {"teamName": "null", "score": None},
+    {"teamName": ["a", "list"], "score": {"a": 1}},
+    {"teamName": "not finite", "score": "NaN"},
+    {"teamName": "a number", "score": 0.25, "teamId": "not a number", "submissionDate": "yesterday"},
+    {},
+    None,
+    "a row",
+]
 
 
-def test_a_failed_connection_is_reported(fetch):
-    closed = "http://127.0.0.1:1"
-    refused(fetch(http_proxy=closed, HTTP_PROXY=closed), "the connection to Kaggle failed")
+def test_odd_rows_of_the_leaderboard_do_not_hide_the_others(server, account):
+    account()
+    rows = [*ODD_ROWS, {"teamId": 1, "teamName": "good\x1b[31m", "score": "0.20000"}]
+    server.answers[BOARD] = [reply({"submissions": rows, "nextPageToken": "2"}), reply({"submissions": None})]
+    found = kaggle.leaderboard(COMPETITION, time.monotonic() + 30)
+    assert [(team.team, team.score) for team in found] == [("good[31m", 0.2), ("a number", 0.25), ("(no name)", 0.3)]
+
+
+def test_odd_submissions_do_not_hide_the_others(server, account):
+    account()
+    server.answers[LIST] = reply(
+        {
+            "submissions": [
+                {"ref": 3, "status": "PONDERED", "date": "yesterday", "publicScore": "n/a"},
+                {"status": "COMPLETE"},
+                None,
+                {"ref": 2, "status": "complete", "date": "2026-11-23T06:00:00.1234567Z", "publicScore": 0.2},
+                {"ref": 1, "status": "ERROR", "errorDescription": "Row 5\nis bad."},
+            ]
+        }
+    )
+    third, second, first = kaggle.submissions(COMPETITION, time.monotonic() + 30)
+    assert (third.ref, third.status, third.public_score) == ("3", "PONDERED", "n/a")
+    assert (second.status, second.public_score, second.private_score) == ("COMPLETE", "0.2", "")
+    assert second.time.isoformat(timespec="seconds") == "2026-11-23T06:00:00+00:00"
+    assert (first.status, first.error) == ("ERROR", "Row 5 is bad")
+
+
+@pytest.mark.parametrize(
+    ("answer", "phrase"),
+    [
+        (reply({"numToday": 2, "numTotal": 9, "numAllowedNow": 3}), "submissions left today: 3, sent: 2"),
+        (reply({"numToday": 5, "numTotal": 5}), "submissions left today: 0, sent: 5"),
+        (
+            reply({"numTotal": 99, "numAllowedNow": 1, "limitedByTotal": True}),
+            "submissions left in all: 1",
+        ),
+        (reply({}), ""),
+        (reply({"numAllowedNow": "many"}), ""),
+        (reply([]), ""),
+        (refusal(500), ""),
+        (Answer(200, b"hello"), ""),
+    ],
+)
+def test_the_submissions_left_are_told_where_kaggle_tells_them(server, account, answer, phrase):
+    account()
+    server.answers[LIMITS] = answer
+    assert kaggle.submissions_left(COMPETITION, time.monotonic() + 30) == phrase
+    assert len(server.asked(LIMITS)) == 1
 
 
 def test_the_real_archive_is_fetched(server, fetch, real_archive, tmp_path):

@@ -243,6 +243,38 @@ def test_a_broken_csv_is_never_sent(project, force):
     assert not project.server.requests
 
 
+def test_a_dry_run_tells_what_it_would_send_and_changes_nothing(project):
+    project.git("tag", "taken", "HEAD")
+    head, before = project.git("rev-parse", "HEAD"), everything(project)
+    done = project.upload("--dry-run", "--tag")
+    assert done.returncode == 0, done.stderr
+    digest = sha256(project.folder / paths.SUBMISSION)[:16]
+    send, tag, end = done.stderr.splitlines()
+    assert send.startswith("upload: would send submissions/submission.csv, 1.") and send.endswith(
+        " MB as a zip, to photo-reconstruction (submissions left today: 20, sent: 0), "
+        f"described as 'a try [sha256:{digest}]'"
+    )
+    assert tag == f"upload: would tag commit {head[:7]} as score- followed by its public score"
+    assert end == "upload: this was a dry run; nothing was sent and nothing was changed"
+    assert everything(project) == before and not project.sent() and not project.contest.promised
+
+    assert "(submissions left today: 20, sent: 0)" in project.upload().stderr
+    before = everything(project)
+    done = project.upload("--dry-run", "--tag", "later")
+    assert done.returncode == 0 and "already sent as submission 1000" in done.stderr
+    assert f"upload: would tag commit {head[:7]} as later" in done.stderr and "would send" not in done.stderr
+    project.ledger_file.unlink()
+    assert "an earlier run sent this file as submission 1000, which is not yet in" in project.upload("--dry-run").stderr
+    assert not project.ledger_file.exists() and everything(project) == before - {paths.LEDGER.as_posix()}
+    assert project.sent() == 1
+
+
+def everything(project: Project) -> set[str]:
+    """The repository's files and tags, without what git and DVC keep for themselves."""
+    files = (path.relative_to(project.folder).as_posix() for path in project.folder.rglob("*") if path.is_file())
+    return {name for name in files if not name.startswith((".git/", ".dvc/"))} | set(project.git("tag").split())
+
+
 def test_a_named_tag_is_made_on_the_commit(project):
     head = project.git("rev-parse", "HEAD")
     done = project.upload("--tag", "first")
@@ -279,8 +311,8 @@ def test_a_later_tag_is_made_on_the_commit_that_was_uploaded(project):
 
 
 def test_refresh_fills_in_a_late_score_and_makes_its_tag(project):
-    project.contest.polls = 3
-    done = project.upload("--tag", "--deadline", "3")
+    project.contest.polls = 100
+    done = project.upload("--tag", "--deadline", "6")
     assert done.returncode == 0 and "has no score yet; `python -m pipeline.upload --refresh`" in done.stderr
     assert project.rows()[0]["public_score"] == "" and project.rows()[0]["tag"] == "score-"
     assert project.git("tag") == ""
@@ -323,7 +355,7 @@ def test_two_at_once_send_once(project):
 @pytest.mark.slow
 def test_refresh_names_submissions_that_kaggle_does_not_list(project):
     project.contest.polls = 100
-    project.upload("--deadline", "3")
+    project.upload("--deadline", "6")
     project.contest.submissions.clear()
     done = project.upload("--refresh", message=None)
     assert done.returncode == 0 and "Kaggle lists no submission 1000" in done.stderr
@@ -342,10 +374,11 @@ def test_an_error_of_the_scoring_is_reported_and_added_to_the_ledger(project):
     assert project.sent() == 1 and project.rows() == [row]
 
 
-@pytest.mark.parametrize("answer", [Answer(500), Answer(403, b"<Error>expired</Error>")])
-def test_a_file_that_the_store_refuses_is_an_error(project, answer):
-    answer_put(project, answer)
-    refused(project.upload(), "the upload to photo-reconstruction failed (Could not submit to competition); run again")
+def test_a_file_that_the_store_refuses_is_an_error(project):
+    answer_put(project, Answer(413, b"<Error><Message>Too large</Message></Error>"))
+    refused(
+        project.upload(), "the file store of Kaggle refuses .work/submission.csv.zip (413): Too large; look at http"
+    )
     assert not project.sent() and not project.ledger_file.exists()
 
 
@@ -402,7 +435,7 @@ def test_an_upload_whose_answer_is_lost_is_found_by_the_next_run_and_not_sent_ag
         for k in range(30)
     ]  # the upload is on the second page
     done = project.upload()
-    assert done.returncode == 0 and "sent this file as submission 1000; added to" in done.stderr, done.stderr
+    assert done.returncode == 0 and "sent this file as submission 1000, which is not yet in" in done.stderr, done.stderr
     assert project.sent() == 1 and [row["ref"] for row in project.rows()] == ["1000"]
     assert project.rows()[0]["public_score"]
 
@@ -430,7 +463,7 @@ def test_a_server_that_stalls_is_given_up_at_the_deadline(project, where):
 
 
 @pytest.mark.slow
-def test_an_unknown_status_is_reported_and_nothing_is_lost(project):
+def test_an_unknown_status_is_shown_and_nothing_is_lost(project):
     known = project.server.answers[LIST]
 
     def listed(request: Request) -> Answer:
@@ -438,36 +471,35 @@ def test_an_unknown_status_is_reported_and_nothing_is_lost(project):
         return Answer(200, entries.replace(b"PENDING", b"PONDERED"), {"Content-Type": "application/json"})
 
     project.server.answers[LIST] = listed
-    refused(project.upload(), "the kaggle client does not understand Kaggle's answer (KeyError")
+    project.contest.polls = 100
+    done = project.upload("--deadline", "6")
+    assert done.returncode == 0 and "is being scored (0 s, status PONDERED)" in done.stderr, done.stderr
     assert project.rows()[0]["public_score"] == ""
-    project.server.answers[LIST] = known
+    project.contest.submissions[0]["polls"] = 0
     assert project.upload().returncode == 0
     assert project.rows()[0]["public_score"] and project.sent() == 1
 
 
 @pytest.mark.slow
 def test_a_score_that_is_not_a_number_is_reported(project):
-    known = project.server.answers[LIST]
-
-    def listed(request: Request) -> Answer:
-        for entry in project.contest.submissions:
-            entry["publicScore"] = "NaN"
-        return known(request)
-
-    project.server.answers[LIST] = listed
-    refused(project.upload(), "the score 'NaN'")
+    project.contest.score = lambda _: float("nan")
+    message = "Kaggle gives submission 1000 the score 'nan', which is not a number; look at https://www.kaggle.com/"
+    refused(project.upload(), message)
+    done = project.upload("--refresh", message=None)
+    assert done.returncode == 0 and message in done.stderr
     assert project.rows()[0]["public_score"] == ""
 
 
 @pytest.mark.slow
 def test_it_obeys_retry_after_and_shows_kaggles_message(project):
-    limit = "Your team has used its daily Submission allowance (5)"
-    project.server.answers[START] = [wait_first(1), refusal(400, limit)]
+    project.contest.daily = 0
+    start = project.server.answers[START]
+    project.server.answers[START] = [wait_first(1), start]
     done = project.upload()
-    refused(done, f"Kaggle refuses (400): {limit}")
+    refused(done, "Kaggle refuses (400): Your team has used its daily Submission allowance (0) today; look at https://")
     assert "trying again in 1 s" in done.stderr
-    project.server.answers[START] = refusal(403)
-    refused(project.upload(), "accept its rules at https://www.kaggle.com/competitions/photo-reconstruction/rules")
+    project.server.answers[START] = refusal(403, "The deadline has passed")
+    refused(project.upload(), "Kaggle refuses access to photo-reconstruction (403): The deadline has passed; look at")
     assert not project.ledger_file.exists()
 
 
