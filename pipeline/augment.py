@@ -15,7 +15,7 @@ from pipeline.competition.boxes import turn_boxes, turn_image
 from pipeline.competition.images import decode_image, encode_image
 from pipeline.competition.index import boxes_of, read_index, target_path
 from pipeline.params import load_params
-from pipeline.training.shards import Record, write_shards
+from pipeline.training.shards import Record, decode, write_shards
 
 PAIRS_AT_ONCE = 64  # bounds the memory
 
@@ -45,15 +45,16 @@ def augment(pairs: pd.DataFrame, turns: list[str]) -> Iterator[Record]:
 
 
 def turn_all(turns: list[str], row: dict, boxes: np.ndarray) -> list[Record]:
-    """One target in every turn, with its boxes; the original keeps the bytes of its file."""
+    """One target in each of the turns, with its boxes. The original keeps its file's bytes if they decode to it."""
     path = target_path(paths.RAW, row)
     data = path.read_bytes()
     image = decode_image(data, str(path))
-    encoded = partial(encode_image, suffix=path.suffix)
-    return [
-        Record(data if turn == "original" else encoded(turn_image(image, turn)), turn_boxes(boxes, turn), row["pair"])
-        for turn in turns
-    ]
+
+    def encoded(turn: str) -> bytes:
+        same = turn == "original" and np.array_equal(decode(data), image)
+        return data if same else encode_image(turn_image(image, turn), path.suffix)
+
+    return [Record(encoded(turn), turn_boxes(boxes, turn), row["pair"]) for turn in turns]
 
 
 def numbered(records: Iterable[Record], turns: int, shards: int) -> Iterator[tuple[int, Record]]:

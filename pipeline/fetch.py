@@ -55,7 +55,7 @@ def find_archive(settings: Fetch) -> tuple[Path, dict[PurePosixPath, Source]]:
         if settings.source == "kaggle":
             archive = client.download(settings.competition, paths.WORK / "download")
         else:
-            archive = Path(settings.archive)
+            archive = Path(settings.archive).expanduser()
         return archive, contents(archive)
     except BadInput as error:
         raise BadInput(f"{error} ({KEEP})" if fetched_before() else str(error)) from None

@@ -47,7 +47,7 @@ def main() -> None:
     with replacing(paths.PARAMS) as path:
         yaml.dump(content, path)
     if arguments.archive is not None:
-        ignore(Path(arguments.archive))
+        ignore(Path(arguments.archive).expanduser())
     say(f"recipe: {paths.PARAMS} is now {arguments.name}; `dvc repro` runs it")
 
 
@@ -67,10 +67,10 @@ def merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def archive_source(name: str) -> dict[str, str]:
     """The section `fetch` of an archive. Raises BadInput if it is missing, incomplete or damaged."""
-    path = Path(name)
+    path = Path(name).expanduser()  # zsh leaves the ~ of ARCHIVE=~/photos.zip
     return {
         "source": "archive",
-        "archive": DoubleQuotedScalarString(name),
+        "archive": DoubleQuotedScalarString(str(path)),
         "checksum": checksum(path, contents(path)),
     }
 

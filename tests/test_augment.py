@@ -5,13 +5,14 @@ from contextlib import chdir
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from pipeline import augment, fetch, paths
 from pipeline.base.errors import BadInput
 from pipeline.competition.boxes import TURNS, hole_mask, turn_boxes, turn_image
 from pipeline.competition.images import decode_image, read_image
 from pipeline.competition.index import boxes_of, read_index, target_path
-from pipeline.training.shards import list_shards, parse
+from pipeline.training.shards import decode, list_shards, parse
 
 SHARDS = 5
 
@@ -69,6 +70,23 @@ def test_the_original_keeps_its_files_bytes(records):
     originals = [record for record in records if record["turn"] == "original"]
     assert len(originals) == 12
     assert all(record["image"] == record["path"].read_bytes() for record in originals)
+
+
+def test_a_photograph_that_its_exif_orientation_turns_is_turned_in_its_record(tmp_path, params_file):
+    run(tmp_path, params_file)
+    row = read_index(tmp_path / paths.INDEX).iloc[0].to_dict()
+    path = target_path(tmp_path / paths.RAW, row)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.save(path, quality=95, exif=exif)
+    run(tmp_path, params_file)
+    records = map(parse, tf.data.TFRecordDataset(list_shards(tmp_path / paths.AUGMENTED)[0]))
+    images = [decode(record["image"]).numpy() for record in records if record["pair"] == 0]
+    upright = [turn_image(read_image(path), turn) for turn in TURNS]
+    for image in images:
+        assert min(np.abs(other - image.astype(int)).mean() for other in upright) < 3
+    assert any(np.array_equal(image, decode(path.read_bytes())) for image in images) is False
 
 
 def test_a_turned_image_is_a_file_of_the_same_kind(records):

@@ -12,7 +12,7 @@ from pipeline import paths
 from pipeline.competition.boxes import BOX, LAST
 from pipeline.competition.images import SIZE
 from pipeline.training.data import TrainingData
-from pipeline.training.shards import list_shards, parse
+from pipeline.training.shards import decode, list_shards, parse
 
 WINDOWS = 2**24  # more than an epoch has windows of `shuffle_buffer` images, each shuffled by itself
 ONE_DEVICE = tf.distribute.InputContext()
@@ -91,8 +91,7 @@ def example(
     if random_holes:
         own = tf.random.experimental.stateless_fold_in(draw, 1)  # not the crop's numbers again
         boxes = tf.random.stateless_uniform([2, 2], own, maxval=LAST + 1, dtype=boxes.dtype)
-    # The default method is faster and coarser than every other reader's.
-    target = tf.io.decode_jpeg(record["image"], channels=3, dct_method="INTEGER_ACCURATE")
+    target = decode(record["image"])
     hole = hole_mask(boxes)[..., None]
     masked = tf.where(hole, tf.zeros_like(target), target)
     layers = tf.concat([masked, target, tf.cast(hole, tf.uint8)], axis=-1)

@@ -1,30 +1,35 @@
 """The tables of an archive."""
 
+import re
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.archive.tables import list_images, read_table
+from pipeline.archive.unpack import contents, unpack
 from pipeline.base.errors import BadInput
 from pipeline.competition.index import BOX_COLUMNS
 
+PLACE = "Training_Data/Cat/Masked_Train/masked_info.csv"
 HEADER = ",filename,box1_row,box1_col,box2_row,box2_col\n"
+ROW = "0,a.jpeg,1,2,3,4\n"
 CLASSES = ["Cat", "Dog", "Elephant", "Tiger"]
 
 
 @pytest.fixture
-def table(tmp_path):
-    """`table(text)` writes a masked_info.csv and returns its path."""
+def read(tmp_path):
+    """`read(text)` writes a masked_info.csv and reads it."""
 
-    def write(text):
-        path = tmp_path / "masked_info.csv"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
+    def write_and_read(text):
+        (tmp_path / PLACE).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / PLACE).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_table(tmp_path, PLACE)
 
-    return write
+    return write_and_read
 
 
 @pytest.fixture
@@ -42,120 +47,161 @@ def first(raw, folder="Training_Data/Cat/Masked_Train"):
 # A table
 
 
-def test_a_table_is_read_in_its_order(table):
+def test_a_table_is_read_in_its_order(read):
     text = HEADER + "0,Cat-Train (24).jpeg,0,181,58,27\n1,Cat-Train (24).jpg,1,2,3,4\n2,Cat-Train (1).png, 7 ,007,0,0\n"
-    result = read_table(table(text))
+    result = read(text)
     assert list(result.columns) == ["filename", *BOX_COLUMNS]
     assert result["filename"].tolist() == ["Cat-Train (24).jpeg", "Cat-Train (24).jpg", "Cat-Train (1).png"]
     assert result[BOX_COLUMNS].to_numpy().tolist() == [[0, 181, 58, 27], [1, 2, 3, 4], [7, 7, 0, 0]]
     assert (result[BOX_COLUMNS].dtypes == np.int32).all()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        HEADER + "0,a.jpeg,1,2,3,4\n",
-        HEADER.strip() + "\r\n0,a.jpeg,1,2,3,4\r\n",
-        b"\xef\xbb\xbf" + HEADER.encode() + b"0,a.jpeg,1,2,3,4\n",
-        HEADER + "0,a.jpeg,1,2,3,4",
-        HEADER[1:] + "a.jpeg,1,2,3,4\n",
-        "box2_col,box2_row,box1_col,box1_row,more,filename\n4,3,2,1,x,a.jpeg\n",
-    ],
-    ids=["LF", "CRLF", "byte order mark", "no last newline", "no index", "another order"],
-)
-def test_other_forms_of_a_table_are_read(table, text):
-    result = read_table(table(text))
-    assert result.iloc[0].tolist() == ["a.jpeg", 1, 2, 3, 4]
+FORMS = {
+    "LF": HEADER + ROW,
+    "CRLF": (HEADER + ROW).replace("\n", "\r\n"),
+    "CR": (HEADER + ROW).replace("\n", "\r"),
+    "byte order mark": b"\xef\xbb\xbf" + (HEADER + ROW).encode(),
+    "byte order mark, no index": b"\xef\xbb\xbf" + HEADER[1:].encode() + b"a.jpeg,1,2,3,4\n",
+    "no last newline": HEADER + ROW.strip(),
+    "blank lines": HEADER + "\n" + ROW + "\n \n,,,,,\n",
+    "quotes": '"","filename","box1_row","box1_col","box2_row","box2_col"\n"0","a.jpeg","1","2","3","4"\n',
+    "no index": HEADER[1:] + "a.jpeg,1,2,3,4\n",
+    "an index without a header": HEADER[1:] + ROW,
+    "a header without an index": HEADER + "a.jpeg,1,2,3,4\n",
+    "two indices": "Unnamed: 0,Unnamed: 0.1" + HEADER + "0,0,0,a.jpeg,1,2,3,4\n",
+    "another order": "box2_col,box2_row,box1_col,box1_row,more,filename\n4,3,2,1,x,a.jpeg\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_of_a_table_are_read(read, form):
+    assert read(FORMS[form]).to_numpy().tolist() == [["a.jpeg", 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("column", ["filename", *BOX_COLUMNS])
-def test_a_missing_column_is_named(table, column):
+def test_a_missing_column_is_named(read, column):
     with pytest.raises(BadInput, match=f"masked_info.csv has no column '{column}'"):
-        read_table(table(HEADER.replace(column, "other") + "0,a.jpeg,1,2,3,4\n"))
+        read(HEADER.replace(column, "other") + "0,a.jpeg,1,2,3,4\n")
 
 
 @pytest.mark.parametrize(
     "value",
     ["182", "256", "1000", "-1", "-0", "", "nan", "NaN", "NA", "None", "inf", "1.0", "1.5", "1e2", "0x10", "+3", "1_0"]
-    + ["a", "٣", "99999999999999999999", "1 2"],
+    + ["a", "٣", "99999999999999999999", "1 2", "1,000"],
 )
 @pytest.mark.parametrize("column", range(4))
-def test_a_box_that_is_not_an_integer_inside_the_image_is_named(table, column, value):
+def test_a_box_that_is_not_an_integer_inside_the_image_is_named(read, column, value):
     cells = ["1", "2", "3", "4"]
     cells[column] = value
-    text = HEADER + "0,good.jpeg,1,2,3,4\n1,Cat (1).jpeg," + ",".join(cells) + "\n"
+    text = HEADER + "0,good.jpeg,1,2,3,4\n1,Cat (1).jpeg," + ",".join(f'"{cell}"' for cell in cells) + "\n"
     with pytest.raises(BadInput) as refusal:
-        read_table(table(text))
+        read(text)
     message = str(refusal.value)
     assert "masked_info.csv" in message and "'Cat (1).jpeg'" in message and BOX_COLUMNS[column] in message
     assert repr(value) in message and "0 to 181" in message
 
 
 @pytest.mark.parametrize("index", ["0", "7", "x"])
-def test_a_bad_box_is_named_where_the_index_has_no_header(table, index):
+def test_a_bad_box_is_named_where_the_index_has_no_header(read, index):
     with pytest.raises(BadInput, match=r"'a.jpeg' has box2_col '182'"):
-        read_table(table(HEADER[1:] + f"{index},a.jpeg,1,2,3,182\n"))
+        read(HEADER[1:] + f"{index},a.jpeg,1,2,3,182\n")
 
 
-def test_a_duplicate_name_is_refused(table):
-    with pytest.raises(BadInput, match=r"masked_info.csv names 'b.jpeg' twice"):
-        read_table(table(HEADER + "0,a.jpeg,1,2,3,4\n1,b.jpeg,1,2,3,4\n2,b.jpeg,5,6,7,8\n"))
+def test_a_duplicate_name_is_refused(read):
+    with pytest.raises(BadInput, match=r"masked_info.csv names 'b.jpeg' twice, in lines 3 and 5"):
+        read(HEADER + ROW + "1,b.jpeg,1,2,3,4\n\n2,b.jpeg,1,2,3,4\n")
+    with pytest.raises(BadInput, match="twice, in lines 2 and 3"):
+        read(HEADER + "".join(f"0,{normalize(form, 'ü.jpeg')},1,2,3,4\n" for form in ("NFC", "NFD")))
 
 
-def test_two_names_of_one_stem_are_accepted(table):
-    assert len(read_table(table(HEADER + "0,a.jpeg,1,2,3,4\n1,a.jpg,1,2,3,4\n2,A.jpeg,1,2,3,4\n"))) == 3
+def test_two_names_of_one_stem_are_accepted(read):
+    assert len(read(HEADER + "0,a.jpeg,1,2,3,4\n1,a.jpg,1,2,3,4\n2,A.jpeg,1,2,3,4\n")) == 3
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["../a.jpeg", "b/a.jpeg", "/a.jpeg", "b\\a.jpeg", '"b,a.jpeg"', '"b""a.jpeg"', "b\x07a.jpeg", "b\ta.jpeg"]
-    + ["b\x7fa.jpeg", '"b\na.jpeg"', ".a.jpeg", "..", ".jpeg", "", "a", "a.gif", "a.jpeg.exe", "a.jpeg ", "a\0.jpeg"],
+    ("name", "fault"),
+    [
+        *((name, "it is a path") for name in ["../a.jpeg", "b/a.jpeg", "/a.jpeg", "b\\a.jpeg"]),
+        *((name, "it contains") for name in ['"b,a.jpeg"', '"b""a.jpeg"', "b\x07a.jpeg", "b\ta.jpeg", "b\x7fa.jpeg"]),
+        *((name, "it contains") for name in ['"b\na.jpeg"', "a\0.jpeg"]),
+        *((name, "it starts with") for name in [".a.jpeg", "..", ".jpeg", "=a.jpeg", "+a.jpeg", "-a.jpeg", "@a.jpeg"]),
+        *((name, "it starts or ends with a space") for name in ["a.jpeg ", " a.jpeg", "a.jpeg\u00a0"]),
+        *((name, "expected one that ends in .jpeg, .jpg, .png") for name in ["", "a", "a.gif", "a.jpeg.exe"]),
+        ("n" * 200 + ".jpeg", "it has more than 200 bytes"),
+    ],
 )
-def test_an_unsafe_name_is_refused(table, name):
-    with pytest.raises(BadInput, match=r"masked_info.csv: .* cannot be the name of an image") as refusal:
-        read_table(table(HEADER + f"0,good.jpeg,1,2,3,4\n1,{name},1,2,3,4\n"))
+def test_an_unsafe_name_is_refused(read, name, fault):
+    with pytest.raises(BadInput, match=rf"masked_info.csv: .* cannot be the name of an image: {fault}") as refusal:
+        read(HEADER + f"0,good.jpeg,1,2,3,4\n1,{name},1,2,3,4\n")
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["a.jpeg", "a.JPG", "a b (1).png", "a'b.jpeg", "ünï.jpeg", "a.b.jpeg", "NA.jpeg"])
-def test_a_safe_name_is_accepted(table, name):
-    assert read_table(table(HEADER + f"0,{name},1,2,3,4\n"))["filename"][0] == name
+def test_a_safe_name_is_accepted(read, name):
+    assert read(HEADER + f"0,{name},1,2,3,4\n")["filename"][0] == name
 
 
-@pytest.mark.parametrize("text", ["", "\n", HEADER, HEADER + "\n"])
-def test_a_table_without_images_is_refused(table, text):
-    with pytest.raises(BadInput, match="masked_info.csv (lists no image|is not a readable csv)"):
-        read_table(table(text))
+IN_LINE_2 = "line 2 ends in a comma and the header does not"
+REFUSED = {
+    "no bytes": ("", "is not a readable csv but empty"),
+    "blank lines": ("\n \n", "is not a readable csv but empty"),
+    "commas": (",,,\n", "has no column 'filename'"),
+    "no rows": (HEADER + "\n,,,,,\n", "lists no image"),
+    "another encoding": (
+        (HEADER + "0,K\xe4tzchen.jpeg,1,2,3,4\n").encode("latin-1"),
+        "UTF-8 (the byte 0xe4 in line 2)",
+    ),
+    "UTF-16": ((HEADER + ROW).encode("utf-16"), "is not a readable csv but UTF-16 text"),
+    "UTF-16 without a mark": ((HEADER + ROW).encode("utf-16-le"), "is not a readable csv but UTF-16 text"),
+    "a web page": ("<!DOCTYPE html><html></html>", "is not a readable csv but a web page"),
+    "a Git LFS pointer": ("version https://git-lfs.github.com/spec/v1\noid x\n", "but a Git LFS pointer; expected"),
+    "an Excel workbook": (b"PK\x03\x04\x14\0", "is not a readable csv but an Excel workbook"),
+    "an open quote": (HEADER + '0,"a.jpeg,1,2,3,4\n', "is not a readable csv: unexpected end of data in line 2"),
+    "semicolons": ((HEADER + ROW).replace(",", ";"), "has semicolons between its columns, expected commas"),
+    "tabs": ((HEADER + ROW).replace(",", "\t"), "has tabs between its columns, expected commas"),
+    "sep= and semicolons": ("sep=;\n" + (HEADER + ROW).replace(",", ";"), "starts with the line 'sep=;', expected"),
+    "sep=": ("sep=,\n" + HEADER + ROW, "starts with the line 'sep=,', expected the header; delete the line"),
+    "a comment": ("# by x, y\n" + HEADER + ROW, "starts with the line '# by x, y', expected the header"),
+    "spaces in the header": (
+        HEADER.replace("box1_row", " box1_row "),
+        "has the column ' box1_row ', expected 'box1_row'",
+    ),
+    "spaces after commas": ((HEADER + ROW).replace(",", ", "), "has the column ' filename', expected 'filename'"),
+    "capitals": (HEADER.replace("filename", "Filename") + ROW, "has the column 'Filename', expected 'filename'"),
+    "a column twice": (
+        HEADER.replace("box1_row", "box1_row,box1_row"),
+        "has the column 'box1_row' 2 times, expected once",
+    ),
+    "commas at the ends": (HEADER + ROW.replace("\n", ",\n") * 2, IN_LINE_2),
+    "commas at the ends, no index": (HEADER[1:] + "a.jpeg,1,2,3,4,\n", IN_LINE_2),
+    "a comma at one end": (HEADER + ROW + "1,b.jpeg,1,2,3,4,\n", "line 3 ends in a comma"),
+    "a short row": (
+        HEADER + ROW + "1,b.jpeg,1,2,3\n2,c.jpeg,1,2,3,4\n",
+        "expected 6 cells in line 3, as in the header, found 5",
+    ),
+    "a long row": (HEADER + ROW + "1,b.jpeg,1,2,3,4,5\n", "expected 6 cells in line 3, as in the header, found 7"),
+    "short rows": (HEADER + "0,a.jpeg,1,2,3\n", "expected 6 cells in line 2, as in the header, found 5"),
+    "long rows": (HEADER + "0,a.jpeg,1,2,3,4,5\n", "expected 6 cells in line 2, as in the header, found 7"),
+    "no first column": (
+        "box2_col,filename,box1_row,box1_col,box2_row\na.jpeg,1,2,3\n",
+        "expected 5 cells in line 2, as in the header, found 4",
+    ),
+    "a name": (HEADER + "a.jpeg\n", "expected 6 cells in line 2, as in the header, found 1"),
+    "a zero byte": (HEADER + "\0", "expected 6 cells in line 2, as in the header, found 1"),
+}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        (HEADER + "0,Kätzchen.jpeg,1,2,3,4\n").encode("latin-1"),
-        (HEADER + "0,a.jpeg,1,2,3,4\n").encode("utf-16"),
-        HEADER + "0,a.jpeg,1,2,3,4\n1,b.jpeg,1,2,3,4,5\n",
-        HEADER + '0,"a.jpeg,1,2,3,4\n',
-    ],
-    ids=["latin-1", "utf-16", "a longer row", "an open quote"],
-)
-def test_a_file_that_is_not_csv_is_refused(table, text):
-    with pytest.raises(BadInput, match="masked_info.csv is not a readable csv") as refusal:
-        read_table(table(text))
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "rows",
-    ["0,a.jpeg,1,2,3\n", "0,a.jpeg\n", "0\n", "0,a.jpeg,1,2,3,4,5\n", "0,a.jpeg,1,2,3,4\n1,b.jpeg,1\n", "x" * 99, "\0"],
-)
-def test_a_ragged_table_is_refused(table, rows):
-    with pytest.raises(BadInput, match="masked_info.csv"):
-        read_table(table(HEADER + rows))
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_message_says_what_was_found(read, fault):
+    text, message = REFUSED[fault]
+    with pytest.raises(BadInput, match=re.escape(message)) as refusal:
+        read(text)
+    assert str(refusal.value).startswith(PLACE) and "\n" not in str(refusal.value)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(BadInput, match="masked_info.csv is missing"):
-        read_table(tmp_path / "masked_info.csv")
+        read_table(tmp_path, PLACE)
 
 
 # The rows of all tables
@@ -196,3 +242,25 @@ def test_a_folder_without_a_table_is_refused(raw, folder):
     (raw / folder).mkdir(parents=True, exist_ok=True)
     with pytest.raises(BadInput, match=f"{folder}/masked_info.csv is missing"):
         list_images(raw)
+
+
+@pytest.mark.parametrize("in_archive", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_table", ["NFC", "NFD"])
+def test_an_image_has_its_tables_name_byte_for_byte(tmp_path, raw, in_table, in_archive):
+    name = normalize(in_table, "Tiger K\xe4tzchen.jpeg")
+    images = {}
+    for folder in ["Training_Data/Tiger/Masked_Train", "Testing_Data"]:
+        old, table = first(raw, folder)
+        table.write_text(table.read_text().replace(old, name))
+        for half in {folder, folder.replace("Masked", "Unmasked")}:
+            path = raw / half / old
+            images[f"{half}/{name}"] = path.read_bytes()
+            path.rename(path.with_name(normalize(in_archive, name)))
+    out = tmp_path / "out"
+    out.mkdir()
+    unpack(raw, contents(raw), out)
+    rows = list_images(out)
+    named = rows[rows["filename"] == name]
+    assert named[["split", "class"]].to_numpy().tolist() == [["train", "Tiger"], ["test", "Tiger"]]
+    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*K*tzchen.jpeg")}
+    assert found == images and list_images(out).equals(rows)

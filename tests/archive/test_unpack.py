@@ -1,19 +1,22 @@
 """The archive: every layout gives the same files; an unsafe or damaged archive is refused in one line."""
 
 import io
+import os
+import re
 import stat
 import struct
 import tempfile
 import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetch
-from pipeline.archive.unpack import ARCHIVE_LIMIT, FILE_LIMIT, contents, unpack
+from pipeline.archive.unpack import ARCHIVE_LIMIT, FILE_LIMIT, checksum, contents, unpack
 from pipeline.base.command import run
 from pipeline.base.errors import BadInput
 
@@ -75,6 +78,55 @@ def test_every_form_gives_the_same_files(tmp_path, form, prefix):
     assert unpacked(source, tmp_path / "out") == FILES
 
 
+RENAMED = {
+    "backslashes": lambda name: name.replace("/", "\\"),
+    "a dot": lambda name: f"./{name}",
+    "lower case": lambda name: name.replace("_Data", "_data").replace("_T", "_t").replace("Un", "un"),
+    "upper case": lambda name: name.replace("Training_Data", "TRAINING_DATA").replace("info.csv", "INFO.CSV"),
+}
+
+
+@pytest.mark.parametrize("form", RENAMED)
+def test_other_forms_of_names_give_the_same_files(tmp_path, form):
+    files = {RENAMED[form](f"Dataset/{name}"): data for name, data in FILES.items()}
+    (tmp_path / "a.zip").write_bytes(zipped(files, "", [(RENAMED[form]("Dataset/Testing_Data/"), b"")]))
+    assert unpacked(tmp_path / "a.zip", tmp_path / "from zip") == FILES
+    assert unpacked(laid_out(tmp_path / "a", files), tmp_path / "from folder") == FILES
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_names_beyond_ascii_are_in_form_nfc(tmp_path, form, flag):
+    files = {**FILES, "Testing_Data/\u00fc.jpeg": b"u"}
+    archive = zipped({normalize(form, name): data for name, data in files.items()})
+    if not flag:  # as Finder writes it: UTF-8, and no flag that says so
+        archive = re.sub(rb"(PK\x03\x04..|PK\x01\x02....)\0\x08", rb"\g<1>\0\0", archive, flags=re.DOTALL)
+    (tmp_path / "a.zip").write_bytes(archive)
+    assert unpacked(tmp_path / "a.zip", tmp_path / "from zip") == files
+    folder = laid_out(tmp_path / "a", {normalize(form, name): data for name, data in files.items()})
+    assert checksum(folder, contents(folder)) == checksum(tmp_path / "a.zip", contents(tmp_path / "a.zip"))
+
+
+# What lies in a folder from which the files are read.
+FOLDERS = {
+    "a suffix in capitals": {"photos.ZIP": zipped()},
+    "what macOS writes beside a zip": {"._photos.zip": b"\0\5\x16\7", "photos.zip": zipped()},
+    "a zip one folder down": {"photos/a.zip": zipped(), "photos/._a.zip": b"\0", "notes.txt": b"x"},
+    "a zip of something else two folders down": {"a.zip": zipped(), "b/c/d.zip": zipped({})},
+    "a zip in the unpacked folder": {"backup.zip": b"no zip", **FILES},
+    "two zips beside the unpacked folder": {
+        "a.zip": b"",
+        "b.zip": b"",
+        **{f"Dataset/{n}": d for n, d in FILES.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_is_read_if_one_thing_in_it_can_be_meant(tmp_path, case):
+    assert unpacked(laid_out(tmp_path / "folder", FOLDERS[case]), tmp_path / "out") == FILES
+
+
 def test_a_table_one_level_up_takes_its_place(tmp_path):
     table = "Training_Data/Cat/Masked_Train/masked_info.csv"
     moved = {name.replace("Masked_Train/masked_info", "masked_info"): data for name, data in FILES.items()}
@@ -98,6 +150,12 @@ JUNK = [
     "Dataset/Training_Data/notes.txt",
     "Dataset/Training_Data/Cat/notes.txt",
     "Dataset/Training_Data/Cat/Other/x.jpeg",
+    "Dataset/Icon\r",
+    "Dataset/Training_Data/Cat/Unmasked_Train/Icon\r",
+    "Dataset/Training_Data/Cat/Masked_Train/Thumbs.db",
+    "Dataset/Testing_Data/desktop.ini",
+    "Q: what is this?.txt",
+    "\u202e.txt",
 ]
 
 
@@ -107,6 +165,16 @@ def test_other_files_are_ignored(tmp_path, name):
     assert unpacked(tmp_path / "a.zip", tmp_path / "from zip") == FILES
     folder = laid_out(tmp_path / "a", {name: b"junk", **{f"Dataset/{key}": data for key, data in FILES.items()}})
     assert unpacked(folder, tmp_path / "from folder") == FILES
+
+
+def test_what_is_not_read_from_a_zip_does_not_matter(tmp_path):
+    link, long = stat.S_IFLNK << 16, "n" * 300
+    more = [entry("link", b"/etc", external_attr=link), entry(f"{long}/{long}.jpeg"), entry("locked.txt", b"locked")]
+    archive = bytearray(zipped(more=more))
+    archive[archive.rindex(b"locked.txt") - 46 + 8] |= 1  # encrypted
+    (tmp_path / "a.zip").write_bytes(archive)
+    assert unpacked(tmp_path / "a.zip", tmp_path / "out") == FILES
+    assert unpacked(no_name(tmp_path)[0], tmp_path / "no name") == FILES
 
 
 def test_folders_in_a_zip_are_ignored(tmp_path):
@@ -283,15 +351,13 @@ BAD = {
     "broken deflate data": broken(zipfile.ZIP_DEFLATED),
     "broken bzip2 data": broken(zipfile.ZIP_BZIP2),
     "broken lzma data": broken(zipfile.ZIP_LZMA),
-    "an unknown method": patched((CENTRAL, 10, b"\x63\0")),
+    "an unknown method": patched((CENTRAL, 10, b"\x61\0")),
     "two names for one entry": patched((LOCAL, 30 + len("Dataset/Testing_Data/"), b"Lion!")),
     "a name that is no text": patched((LOCAL, 6, b"\0\x08"), (LOCAL, 30, b"\xff")),
-    "an entry without a name": no_name,
     "up and out": with_entry("../evil.jpeg"),
     "up and out, deeper": with_entry("Dataset/Testing_Data/../../../evil.jpeg"),
     "up and in again": with_entry("Dataset/Testing_Data/../Testing_Data/evil.jpeg"),
     "an absolute path": with_entry("/Testing_Data/evil.jpeg"),
-    "backslashes": with_entry("Dataset\\Testing_Data\\evil.jpeg"),
     "backslashes up and out": with_entry("..\\..\\Testing_Data\\evil.jpeg"),
     "a drive": with_entry("C:/Testing_Data/evil.jpeg"),
     "a drive's folder": with_entry("c:Dataset/Testing_Data/evil.jpeg"),
@@ -301,6 +367,7 @@ BAD = {
     "a class too long": with_entry("Dataset/Training_Data/" + "k" * 300 + "/Masked_Train/x.jpeg", culprit="kkkk"),
     "an entry twice": twice(f"Dataset/{ONE}"),
     "an entry under two roots": twice(f"Other/{ONE}"),
+    "an entry twice but for the case": twice("Dataset/testing_data/Tiger (1024).jpeg"),
     "an entry twice but for the path": twice("Dataset/Testing_Data/./Tiger (1024).jpeg"),
     "two tables of one class": twice("Dataset/Training_Data/Cat/masked_info.csv"),
     "encrypted": patched((CENTRAL, 8, b"\1\0")),
@@ -322,7 +389,6 @@ WHILE_READING = {
     "broken deflate data",
     "broken bzip2 data",
     "broken lzma data",
-    "an unknown method",
     "two names for one entry",
     "a name that is no text",
     "more than it declares",
@@ -355,9 +421,101 @@ def test_an_entry_writes_no_more_than_it_declares(tmp_path):
     assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) < 10_000
 
 
-def test_an_empty_class_is_refused_by_name(tmp_path):
-    (tmp_path / "a.zip").write_bytes(zipped(more=[("Dataset/Training_Data/Empty/Unmasked_Train/", b"")]))
-    with pytest.raises(BadInput, match="the class Empty is empty"):
+def inside(name):
+    """A zip with another file in it."""
+    return lambda folder: laid_out(folder, {"a.zip": zipped({name: zipped()}, "")}) / "a.zip"
+
+
+def only(data, name="photos.zip"):
+    return lambda folder: laid_out(folder, {name: data}) / name
+
+
+def listing(*names):
+    """A folder with files of these names, each a zip of the competition."""
+    return lambda folder: laid_out(folder, dict.fromkeys(names, zipped()))
+
+
+def device(folder):
+    os.mkfifo(folder / "a.zip")
+    return folder / "a.zip"
+
+
+SEVEN_ZIP = "; unpack the zip with 7-Zip and name the unpacked folder"
+MESSAGES = {
+    "AES": (patched((CENTRAL, 10, b"\x63\0")), f"Tiger (1024).jpeg is encrypted{SEVEN_ZIP}"),
+    "encrypted": (patched((CENTRAL, 8, b"\1\0")), f"Tiger (1024).jpeg is encrypted{SEVEN_ZIP}"),
+    "Deflate64": (patched((CENTRAL, 10, b"\x09\0")), f"compressed with Deflate64, which Python cannot read{SEVEN_ZIP}"),
+    "method 97": (patched((CENTRAL, 10, b"\x61\0")), f"compressed with method 97, which Python cannot read{SEVEN_ZIP}"),
+    "last of a split": (
+        patched((CENTRAL, 34, b"\1\0")),
+        f"Tiger (1024).jpeg is in another file of a split zip{SEVEN_ZIP}",
+    ),
+    "first of a split": (only(b"PK\7\x08" + zipped()[:99]), f"photos.zip is one file of a split zip{SEVEN_ZIP}"),
+    "part of a split": (only(b"\1\2\3", "a.z02"), f"a.z02 is one file of a split zip{SEVEN_ZIP}"),
+    "tar.gz": (only(b"\x1f\x8b\x08"), "photos.zip is a gzip file (.tar.gz); unpack it and name the unpacked folder"),
+    "tar": (only(b"a" * 257 + b"ustar"), "photos.zip is a tar file; unpack it and name the unpacked folder"),
+    "7z": (only(b"7z\xbc\xaf\x27\x1c"), "photos.zip is a 7-Zip archive; unpack it and name the unpacked folder"),
+    "empty": (only(b""), "photos.zip is empty; get it again"),
+    "a web page": (only(b"\n<!doctype html>"), "photos.zip is a web page; sign in to Kaggle and download it again"),
+    "JSON": (only(b'{"code": 401}'), "photos.zip is a JSON message; sign in to Kaggle and download it again"),
+    "Git LFS": (only(b"version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer; run `git lfs pull`"),
+    "cut off": (only(zipped()[:-1]), "photos.zip is a zip that is cut off or damaged; get it again"),
+    "text": (only(b"hello"), "photos.zip is not a zip (it starts with b'hello'); name the competition's zip or its"),
+    "a pipe": (device, "a.zip is neither a file nor a folder; name the competition's zip or its unpacked folder"),
+    "a zip in a zip": (inside("b.zip"), "no folder Training_Data in it but b.zip; unpack it and name the zip inside"),
+    "another zip": (inside("b/c.txt"), "a.zip: no folder Training_Data in it (it has b); expected the competition's"),
+    "two zips": (listing("a.zip", "a (1).zip", "._a.zip"), " has 2 zips (a (1).zip, a.zip); name one of them"),
+    "two zips down": (listing("a/b.zip", "c/d.ZIP"), " has 2 zips (a/b.zip, c/d.ZIP); name one of them"),
+    "many zips": (listing(*(f"{n}.zip" for n in range(9))), "has 9 zips (0.zip, 1.zip, 2.zip, 3.zip, 4.zip, 4 more)"),
+    "deep": (listing("a/b/c.zip"), " no folder Training_Data in it but a/b/c.zip; name the competition's zip"),
+    "no zip": (
+        listing("a.part", "\r"),
+        " no folder Training_Data in it (it has '\\r', a.part); expected the competition's",
+    ),
+    "nothing": (listing(), " no folder Training_Data in it (it is empty); expected the competition's Dataset folder"),
+    "no images": (
+        lambda folder: laid_out(folder, {"Training_Data/Cat/x.jpeg": b"", "Testing_Data/x.jpeg": b""}),
+        "the folder Training_Data in it has no image; expected Training_Data/<class>/Unmasked_Train/<image>",
+    ),
+    "two forms of a name": (
+        only(zipped({normalize(form, "Testing_Data/\u00fc.png"): b"" for form in ("NFD", "NFC")}, "")),
+        "has Testing_Data/\u00fc.png twice, as Testing_Data/u\u0308.png and Testing_Data/\u00fc.png; name an unpacked",
+    ),
+    "a backslash": (with_entry("..\\..\\x"), "the entry ..\\..\\x would be written outside its folder"),
+    "a drive": (with_entry("C:\\x"), "the entry C:\\x would be written outside its folder"),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_a_message_says_what_was_found_and_what_to_do(tmp_path, case):
+    make, message = MESSAGES[case]
+    made = make(tmp_path)
+    with pytest.raises(BadInput, match=re.escape(message)) as refusal:
+        contents(made[0] if isinstance(made, tuple) else made)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_that_is_not_readable_is_named():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # every user can reach it, unlike tmp_path
+        folder = laid_out(Path(name), prefix="Dataset/")
+        folder.chmod(0o755)
+        closed = folder / "Dataset" / "Testing_Data"
+        closed.chmod(0)
+        user = os.geteuid()
+        try:
+            if user == 0:  # root may read everything
+                os.seteuid(65534)
+            with pytest.raises(BadInput, match=f"^{closed}: Permission denied; your user"):
+                contents(folder)
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o755)
+
+
+@pytest.mark.parametrize("folder", ["Dataset/Training_Data/Empty/Unmasked_Train/", "Dataset\\Training_Data\\Empty\\"])
+def test_an_empty_class_is_refused_by_name(tmp_path, folder):
+    (tmp_path / "a.zip").write_bytes(zipped(more=[(folder, b"")]))
+    with pytest.raises(BadInput, match="the class Empty is empty: Training_Data/Empty/Unmasked_Train has no image"):
         contents(tmp_path / "a.zip")
 
 
