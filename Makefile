@@ -1,49 +1,58 @@
-# `make submission` and `make test` need Python 3.11 only; they install everything else into .venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# `make submission` and `make test` need git and Python 3.11, 3.12 or 3.13; they install everything else into .venv.
 RECIPE ?= demo
 ARCHIVE ?=
-READY = .venv/.ready
-READY_DEV = .venv/.ready-dev
-INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# The stages' `python` and `dvc` are those of .venv.
+SOURCE ?=
+PYTHON ?=
+# The value of a variable as one word for the shell, with its dollar signs and quotes.
+quoted = '$(subst ','\'',$(value $(1)))'
+INSTALL = @PYTHON=$(call quoted,PYTHON) sh tools/install.sh
+# DVC's stages run the `python` of .venv, whatever Python the user's environment is set up for.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport RECIPE ARCHIVE SOURCE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_REQUIRE_HASHES
 
-.PHONY: submission recipe diffusion test test-all lint benchmark clean
+ifeq ($(OS),Windows_NT)
+  $(error Use Linux, macOS or WSL: TensorFlow and this pipeline do not run on Windows itself)
+endif
 
-submission: $(READY)  ## run every stage that is not up to date; the result is submissions/submission.csv
-	dvc repro
+.NOTPARALLEL:
+.PHONY: help submission recipe diffusion test test-all lint benchmark clean
 
-recipe: $(READY)  ## set params.yaml to RECIPE (and ARCHIVE, a zip or folder), then run
-	python -m pipeline.recipe $(RECIPE) $(if $(ARCHIVE),--archive "$(ARCHIVE)")
-	dvc repro
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-test: $(READY_DEV)
-	python -m pytest -n 2 --dist loadfile -m "not slow"
+submission:  ## run every stage that is not up to date; the result is submissions/submission.csv
+	$(INSTALL) requirements.txt
+	.venv/bin/dvc repro
 
-test-all: $(READY_DEV)  ## with the long sweeps
-	python -m pytest -n 2 --dist loadfile
+recipe:  ## set params.yaml to RECIPE, on ARCHIVE=FILE or SOURCE=kaggle, then run every stage
+	@case $(call quoted,SOURCE) in '' | kaggle) ;; *) \
+	  echo 'SOURCE can only be kaggle; ARCHIVE names a zip or folder' >&2; exit 1 ;; esac
+	$(INSTALL) requirements.txt
+	.venv/bin/python -m pipeline.recipe $(call quoted,RECIPE) \
+	  $(if $(value ARCHIVE),--archive=$(call quoted,ARCHIVE)) $(if $(value SOURCE),--kaggle)
+	.venv/bin/dvc repro
 
-diffusion: $(READY)  ## what the system diffusion needs besides, PyTorch among it
-	$(INSTALL) -r requirements-diffusion.txt
+test:  ## run the tests
+	$(INSTALL) requirements.txt requirements-dev.txt
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-lint: $(READY_DEV)
-	ruff check .
-	ruff format --check .
+test-all:  ## run the tests and the long sweeps
+	$(INSTALL) requirements.txt requirements-dev.txt
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
-benchmark: $(READY_DEV)
-	python -m benchmarks
+diffusion:  ## install what the system diffusion needs besides, PyTorch among it
+	$(INSTALL) requirements.txt requirements-diffusion.txt
 
-clean:  ## remove everything made here but the environment and DVC's cache
+lint:  ## check the style
+	$(INSTALL) requirements.txt requirements-dev.txt
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+benchmark:  ## measure the speed of each step
+	$(INSTALL) requirements.txt requirements-dev.txt
+	.venv/bin/python -m benchmarks
+
+clean:  ## remove everything made here but .venv and DVC's cache
 	rm -rf .work data/raw data/truth data/index.csv data/split.csv data/augmented data/model data/filled \
 	  data/validation.npz data/twins.csv data/blend.json submissions/submission.csv
-
-$(READY): requirements.txt constraints.txt
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo 'Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11'; exit 1; }
-	"$(PYTHON)" -m venv .venv
-	$(INSTALL) -r requirements.txt
-	@touch $@
-
-$(READY_DEV): $(READY) requirements-dev.txt
-	$(INSTALL) -r requirements-dev.txt
-	@touch $@

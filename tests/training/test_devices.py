@@ -125,7 +125,7 @@ def assert_same_curves(folder: Path, other: Path, system: str) -> None:
     )  # else the comparison proves little
 
 
-@pytest.mark.parametrize("system", ["residual", "pix2pix"])
+@pytest.mark.parametrize("system", ["residual", pytest.param("pix2pix", marks=pytest.mark.slow)])
 def test_two_devices_have_the_loss_curve_of_one_with_twice_the_batch(trained, system):
     (one, _), (two, output) = trained("none", 1, system), trained("mirrored", 2, system)
     assert_same_curves(two, one, system)
