@@ -1,4 +1,14 @@
-import os
+"""From the archive to a submission. Importing it prepares the process for the libraries, and loads none of them."""
 
-# TensorFlow's notes on its own build, many lines at every start; errors still come as exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import os
+import sys
+
+from pipeline.base import environment, streams
+
+if sys.platform == "win32":
+    sys.exit("pipeline: it needs Linux or macOS; on Windows run it in WSL (`wsl --install`)")
+streams.fill_closed()
+environment.prepare()
+# TensorFlow logs its build at every import, and no log level stops all of it. A level set by the user shows it.
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3" and "tensorflow" not in sys.modules:
+    sys.meta_path.insert(0, streams.QuietImport("tensorflow"))

@@ -4,7 +4,6 @@ It prints a table, and writes it to reports/comparison.md with a picture of the 
 """
 
 import argparse
-import json
 from functools import partial
 
 import numpy as np
@@ -47,18 +46,22 @@ def main() -> None:
 
 
 def read_results(systems: list[str]) -> tuple[dict, dict[str, np.ndarray]]:
-    """The validation scores in metrics.json and the fills in data/validation.npz.
+    """The validation scores in reports/scores.csv, by fill and subset, and the fills in data/validation.npz.
 
     Raises BadInput if they are missing or of other systems, or if no validation pairs were held out.
     """
     try:
-        scores = json.loads(paths.METRICS.read_text(encoding="utf-8")).get("validation")
+        table = pd.read_csv(paths.SCORES)
         fills = dict(np.load(paths.VALIDATION))
     except FileNotFoundError as error:
         raise BadInput(f"{error.filename} is missing; `dvc repro` writes it") from None
-    if scores is None:
+    rows = table[table["set"] == "validation"]
+    if rows.empty:
         raise BadInput("there are no validation pairs to compare on; raise split.validation_pairs and run `dvc repro`")
-    for name, found in ((paths.METRICS, scores), (paths.VALIDATION, fills)):
+    scores = {
+        fill: dict(zip(part["subset"], part["rmse"], strict=True)) for fill, part in rows.groupby("fill", sort=False)
+    }
+    for name, found in ((paths.SCORES, scores), (paths.VALIDATION, fills)):
         if missing := [system for system in systems if system not in found]:
             raise BadInput(f"{name} has nothing for {', '.join(missing)}, which params.yaml lists; run `dvc repro`")
     return scores, fills

@@ -26,7 +26,8 @@ from pipeline.report.sheet import COLUMNS, draw_sheet, encode_sheet, spread
 
 SIMPLE_FILLS: dict[str, Fill] = {"mean_colour": mean_colour.fill, "telea": telea.fill, "harmonic": harmonic.fill}
 AT_ONCE = 10  # images
-Scores = dict[str, dict[str, float]]
+SCORE_COLUMNS = ["set", "fill", "subset", "rmse"]
+Scores = dict[str, dict[str, float]]  # by fill and subset
 Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (images, boxes): submission.encode with the settings
 
 
@@ -55,8 +56,15 @@ def main() -> None:
     sheet = make_sheet(next(iter(sets.values())), params.evaluate.samples)
     page = make_page(f"{' and '.join(params.systems)}, recipe {params.recipe}", scores, curves, paths.SHEET.name)
 
-    with replacing(paths.METRICS) as path, replacing(paths.SHEET) as picture, replacing(paths.PAGE) as html:
-        path.write_text(json.dumps(scores | {"filled_from_twins": shares}, indent=2) + "\n", encoding="utf-8")
+    with (
+        replacing(paths.METRICS) as metrics,
+        replacing(paths.SCORES) as table,
+        replacing(paths.SHEET) as picture,
+        replacing(paths.PAGE) as html,
+    ):
+        summary = summarise(scores, params.systems) | {"filled_from_twins": shares}
+        metrics.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        pd.DataFrame(flat(scores), columns=SCORE_COLUMNS).to_csv(table, index=False)
         picture.write_bytes(encode_sheet(sheet))
         html.write_text(page, encoding="utf-8")
     if "validation" not in scores:
@@ -120,6 +128,26 @@ def score(filled: Filled, split: pd.DataFrame) -> Scores:
         name: {subset: rmse(value[mask], filled.answer[mask]) for subset, mask in subsets.items() if mask.any()}
         for name, value in filled.values.items()
     }
+
+
+def flat(scores: dict[str, Scores]) -> list[tuple[str, str, str, float]]:
+    """The rows of SCORE_COLUMNS."""
+    return [
+        (name, fill, subset, value)
+        for name, fills in scores.items()
+        for fill, subsets in fills.items()
+        for subset, value in subsets.items()
+    ]
+
+
+def summarise(scores: dict[str, Scores], systems: list[str]) -> dict[str, dict[str, float]]:
+    """What runs are compared by: the submission's RMSE by set; of validation also without twins and by each system."""
+    metrics = {name: {"submission": fills["submission"]["all"]} for name, fills in scores.items()}
+    if validation := scores.get("validation"):
+        without = validation["submission"].get("without_twins")
+        metrics["validation"] |= {} if without is None else {"without_twins": without}
+        metrics["validation"] |= {system: validation[system]["all"] for system in systems}
+    return metrics
 
 
 def twin_shares() -> dict[str, float]:

@@ -312,7 +312,8 @@ def distance(old: Path, new: Path, index: pd.DataFrame) -> tuple[float, float]:
 def local_score(metrics: str | None) -> str:
     """The submission's validation RMSE in the text of a metrics.json; "unknown" if it has none."""
     try:
-        return f"{json.loads(metrics or '')['validation']['submission']['all']:.5f}"
+        rmse = json.loads(metrics or "")["validation"]["submission"]
+        return f"{rmse['all'] if isinstance(rmse, dict) else rmse:.5f}"  # a dict in an older layout
     except (ValueError, LookupError, TypeError):
         return "unknown"
 

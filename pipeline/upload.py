@@ -177,7 +177,7 @@ def validation_rmse() -> str:
         validation = json.loads(paths.METRICS.read_text(encoding="utf-8")).get("validation")
         if validation is None:
             return ""
-        rmse = float(validation["submission"]["all"])
+        rmse = float(validation["submission"])
         if not math.isfinite(rmse):
             raise ValueError(f"it is {rmse}")
         return f"{rmse:.5f}"

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.compare import compare, describe, read_results
+from pipeline.evaluate import SCORE_COLUMNS, flat
 from pipeline.systems.card import note_seconds, read_card, seconds_of, write_card
 
 SCORES = {
@@ -72,21 +74,26 @@ def test_the_time_is_that_of_these_weights(trained):
     assert seconds_of(paths.TIMES, json.loads((folder / "card.json").read_text())) is None
 
 
+def write_scores(name: str, fills: dict[str, dict[str, float]]) -> None:
+    paths.SCORES.parent.mkdir(exist_ok=True)
+    pd.DataFrame(flat({name: fills}), columns=SCORE_COLUMNS).to_csv(paths.SCORES, index=False)
+
+
 def test_without_a_run_it_says_what_makes_one(trained):
-    with pytest.raises(BadInput, match="metrics.json is missing; `dvc repro` writes it"):
+    with pytest.raises(BadInput, match="scores.csv is missing; `dvc repro` writes it"):
         read_results(["pix2pix"])
 
 
 @pytest.mark.parametrize(("scored", "filled"), [("pix2pix", "residual"), ("residual", "pix2pix")])
 def test_results_of_other_systems_are_refused(trained, scored, filled):
-    paths.METRICS.write_text(json.dumps({"validation": {scored: SCORES["pix2pix"]}}))
+    write_scores("validation", {scored: SCORES["pix2pix"]})
     np.savez(paths.VALIDATION, **{filled: np.zeros(1)})
     with pytest.raises(BadInput, match=r"has nothing for residual, which params.yaml lists; run `dvc repro`"):
         read_results(["residual"])
 
 
 def test_without_validation_pairs_it_says_what_to_raise(trained):
-    paths.METRICS.write_text(json.dumps({"test": SCORES}))
+    write_scores("test", SCORES)
     np.savez(paths.VALIDATION)
     with pytest.raises(BadInput, match=r"no validation pairs to compare on; raise split.validation_pairs"):
         read_results(["residual"])

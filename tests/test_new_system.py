@@ -40,7 +40,7 @@ def test_an_added_system_is_trained_fills_is_scored_and_compared(with_toy, run):
     output = run(with_toy, "dvc", "repro").stdout
     assert "Running stage 'train@toy'" in output
     found = json.loads((with_toy / paths.METRICS).read_text(encoding="utf-8"))["validation"]
-    assert 0 < found["toy"]["all"] < 1 and found["submission"]
+    assert 0 < found["toy"] < 1 and found["submission"]
     curve = pd.read_csv(with_toy / paths.CURVES / "toy" / "validation.csv")
     assert curve["step"].tolist() == [2, 4] and (with_toy / paths.SUBMISSION).exists()
     assert "| toy " in run(with_toy, "python", "-m", "pipeline.compare").stdout

@@ -24,6 +24,7 @@ from pipeline.competition.boxes import BOX, cut, hole_mask
 from pipeline.competition.images import read_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 from tests.helpers.children import start
+from tests.helpers.scores import read_scores
 
 TESTS, STEPS, RESIDUAL_STEPS, VALIDATION = 6, 20, 12, 3
 SYSTEMS = ["pix2pix", "residual"]
@@ -119,7 +120,7 @@ def test_a_finished_run_leaves_no_checkpoint_and_nothing_half_written(project):
 def test_git_gets_the_small_results_and_nothing_else(project, run):
     listing = run(project, "git", "status", "--porcelain", "--untracked-files=all").stdout
     new = {line[3:] for line in listing.splitlines()}
-    small = (paths.METRICS, *CURVES, paths.SHEET, paths.PAGE)
+    small = (paths.METRICS, paths.SCORES, *CURVES, paths.SHEET, paths.PAGE)
     assert new == {"dvc.lock", *(path.as_posix() for path in small)}
     assert sum((project / name).stat().st_size for name in new) < 1_000_000
 
@@ -157,13 +158,12 @@ def test_known_pixels_of_the_filled_images_are_the_test_images_own(project, test
         assert (filled[hole] != masked[hole]).mean() > 0.5
 
 
-def scores(folder: Path) -> dict:
+def metrics(folder: Path) -> dict[str, dict[str, float]]:
     return json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
 
 
 def test_the_metrics_are_numbers_for_the_submission_the_model_and_the_simple_fills(project, test_rows):
-    found = scores(project)
-    shares = found.pop("filled_from_twins")
+    found, shares = read_scores(project), metrics(project)["filled_from_twins"]
     assert found.keys() == {"validation", "test"} == shares.keys()
     simple = {"mean_colour", "telea", "harmonic"}
     assert found["validation"].keys() == {"submission", "blend", *SYSTEMS, *simple}
@@ -175,6 +175,18 @@ def test_the_metrics_are_numbers_for_the_submission_the_model_and_the_simple_fil
             assert all(isinstance(value, float) and 0 < value < 1 for value in values.values())
     assert set(test_rows["class"]) == {"Cat", "Dog", "Elephant", "Tiger"} <= found["test"]["submission"].keys()
     assert all(0 <= share < 1 for share in shares.values())
+
+
+def test_runs_are_compared_by_a_few_numbers(project):
+    found, all_scores = metrics(project), read_scores(project)
+    expected = {f"validation.{name}": all_scores["validation"][name]["all"] for name in ("submission", *SYSTEMS)}
+    expected["test.submission"] = all_scores["test"]["submission"]["all"]
+    if "without_twins" in all_scores["validation"]["submission"]:
+        expected["validation.without_twins"] = all_scores["validation"]["submission"]["without_twins"]
+    shares = {f"filled_from_twins.{name}" for name in ("validation", "test")}
+    numbers = {f"{name}.{key}": value for name, values in found.items() for key, value in values.items()}
+    assert numbers.keys() == expected.keys() | shares and len(numbers) <= 10
+    assert {name: numbers[name] for name in expected} == pytest.approx(expected)
 
 
 def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_rows):
@@ -194,7 +206,7 @@ def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_ro
     hole = hole_mask(boxes_of(rows))
     assert np.abs(filled[hole].astype(float) - truth[hole]).mean() < 8
     share = table["filled"].sum() / table["hole"].sum()
-    assert scores(project)["filled_from_twins"]["test"] == pytest.approx(share)
+    assert metrics(project)["filled_from_twins"]["test"] == pytest.approx(share)
 
 
 def test_without_twins_only_what_they_filled_changes(scratch, project, run_stage):
@@ -219,7 +231,7 @@ def test_the_test_score_is_what_the_organisers_snippet_would_give(project, test_
             answers.append(image[i : i + BOX, j : j + BOX].ravel())
     values = pd.read_csv(project / paths.SUBMISSION)["value"].to_numpy()
     expected = np.sqrt(np.mean((values - np.concatenate(answers)) ** 2))
-    assert scores(project)["test"]["submission"]["all"] == pytest.approx(expected, abs=2e-6)
+    assert read_scores(project)["test"]["submission"]["all"] == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize("which", ["validation", "test"])
@@ -230,7 +242,7 @@ def test_the_scores_of_the_parts_add_up_to_the_whole(project, test_rows, which):
     others = np.array([(train.drop(i, errors="ignore") == group).sum() for i, group in rows["group"].items()])
     by_class, by_twin = rows["class"].value_counts(), {"with_twins": others > 0, "without_twins": others == 0}
     by_twin = {name: where.sum() for name, where in by_twin.items() if where.any()}
-    for values in scores(project)[which].values():
+    for values in read_scores(project)[which].values():
         assert values.keys() == {"all", *by_class.keys(), *by_twin}
         for parts in (by_class, by_twin):
             whole = sum(count * values[name] ** 2 for name, count in parts.items()) / len(rows)
@@ -245,9 +257,9 @@ def test_the_truth_as_a_submission_scores_zero(project, tmp_path, test_rows, run
     submission.write(scratch / paths.SUBMISSION, names, boxes, submission.encode(truth, boxes, "bgr", "minmax"))
     done = run_stage("evaluate", scratch)
     assert done.returncode == 0, done.stderr
-    found = scores(scratch)
+    found = read_scores(scratch)
     assert set(found["test"]["submission"].values()) == {0.0}
-    assert found["test"]["telea"] == scores(project)["test"]["telea"]
+    assert found["test"]["telea"] == read_scores(project)["test"]["telea"]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +311,7 @@ def test_the_validation_scores_are_those_of_the_filled_pairs(project):
             ]
             off = scaled[0] - scaled[1]
             squares += [off[i : i + BOX, j : j + BOX] ** 2 for i, j in boxes]
-        assert scores(project)["validation"][name]["all"] == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-5)
+        assert read_scores(project)["validation"][name]["all"] == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-5)
 
 
 def test_the_validation_pairs_are_listed_with_their_twins_and_no_pair_is_its_own(project):
@@ -311,7 +323,7 @@ def test_the_validation_pairs_are_listed_with_their_twins_and_no_pair_is_its_own
     unlike = (fills["submission"] != fills["blend"]).any(axis=(1, 2, 3, 4))
     assert (unlike <= (table["filled"] > 0).to_numpy()).all()
     share = table["filled"].sum() / table["hole"].sum()
-    assert scores(project)["filled_from_twins"]["validation"] == pytest.approx(share)
+    assert metrics(project)["filled_from_twins"]["validation"] == pytest.approx(share)
 
 
 def share_of_least_error(fill: np.ndarray, other: np.ndarray, truth: np.ndarray) -> float:
@@ -367,7 +379,7 @@ def test_one_system_alone_trains_nothing_again_and_is_the_submission(scratch, pr
     assert (fills["submission"] == validation_fills(project)["residual"]).all()
     assert json.loads((scratch / paths.BLEND).read_text(encoding="utf-8")) == {"residual": 1}
     assert "up to date" in run(scratch, "dvc", "status").stdout
-    found = scores(scratch)["validation"]
+    found = read_scores(scratch)["validation"]
     assert found["submission"] == found["residual"] and not found.keys() & {"pix2pix", "blend"}
 
     commit(scratch, run)
@@ -399,7 +411,7 @@ def test_an_experiment_trains_again_and_its_settings_back_restore_the_first_resu
     assert set(stages_run(run(scratch, "dvc", "repro").stdout)) <= {"evaluate"}
     for name in (*(paths.MODELS / system / "best.weights.h5" for system in SYSTEMS), *CURVES, paths.BLEND):
         assert sha256(scratch / name) == sha256(project / name), name
-    assert scores(scratch) == scores(project)
+    assert read_scores(scratch) == read_scores(project)
 
 
 def test_another_setting_of_one_system_leaves_the_other_alone(scratch, run):
@@ -409,9 +421,7 @@ def test_another_setting_of_one_system_leaves_the_other_alone(scratch, run):
 
 def test_the_page_has_the_scores_of_the_metrics(project):
     page = (project / paths.PAGE).read_text(encoding="utf-8")
-    assert all(
-        f"{value['all']:.4f}" in page for fills in list(scores(project).values())[:2] for value in fills.values()
-    )
+    assert all(f"{value['all']:.4f}" in page for fills in read_scores(project).values() for value in fills.values())
     assert f'src="{paths.SHEET.name}"' in page and cv2.imread(str(project / paths.SHEET)).std() > 10
 
 
@@ -425,7 +435,7 @@ def test_a_second_run_runs_nothing(project, run):
 def test_dvc_shows_the_results(project, run, tmp_path, command):
     done = run(project, "dvc", *command.format(folder=tmp_path).split())
     if command == "metrics show":
-        assert "metrics.json" in done.stdout and "pix2pix" in done.stdout
+        assert "metrics.json" in done.stdout and "validation.pix2pix" in done.stdout
     if command.startswith("plots"):
         assert "reports/curves/residual/validation.csv" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
@@ -436,13 +446,13 @@ def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
     assert stages_run(run(scratch, "dvc", "repro").stdout) == ["write", "evaluate"]
     assert sha256(scratch / paths.SUBMISSION) != sha256(project / paths.SUBMISSION)
     difference = run(scratch, "dvc", "metrics", "diff").stdout
-    assert "test.submission.all" in difference and "metrics.json" in difference
-    assert scores(scratch) != scores(project)
+    assert "test.submission" in difference and "metrics.json" in difference
+    assert read_scores(scratch) != read_scores(project)
     # back to the first settings: the submission comes back from the cache, the first results with it
     set_params(scratch, "submission", scale="minmax")
     assert set(stages_run(run(scratch, "dvc", "repro").stdout)) <= {"evaluate"}
     assert sha256(scratch / paths.SUBMISSION) == sha256(project / paths.SUBMISSION)
-    assert scores(scratch) == scores(project)
+    assert read_scores(scratch) == read_scores(project)
 
 
 def test_a_training_done_before_is_not_done_again(scratch, project, run):
@@ -519,10 +529,10 @@ def test_all_of_it_run_once_more_gives_the_same_bytes(scratch, project, run):
 def test_compare_shows_the_systems_of_the_run_side_by_side(scratch, run, test_rows):
     done = run(scratch, "python", "-m", "pipeline.compare")
     page = (scratch / paths.COMPARISON).read_text(encoding="utf-8")
-    metrics = json.loads((scratch / paths.METRICS).read_text(encoding="utf-8"))["validation"]
+    found = metrics(scratch)["validation"]
     for system in SYSTEMS:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| {system} ")]
-        assert line in done.stdout and f"{metrics[system]['all']:.4f}" in line and "1 x CPU" in line
+        assert line in done.stdout and f"{found[system]:.4f}" in line and "1 x CPU" in line
     assert f"({paths.COMPARISON_SHEET.name})" in page
     picture = cv2.imread(str(scratch / paths.COMPARISON_SHEET))
     assert picture.shape[1] > 4 * 100 and len(np.unique(picture)) > 100
@@ -574,7 +584,7 @@ def test_without_validation_pairs_everything_is_trained_on_and_the_last_weights_
     set_params(scratch, "predict", blend={"pix2pix": 0.25, "residual": 0.75})
     output = run(scratch, "dvc", "repro").stdout
     assert "no validation pairs were held out" in output and stages_run(output) == ["split", *STAGES[3:]]
-    found = scores(scratch)
+    found = metrics(scratch)
     assert found.keys() == {"test", "filled_from_twins"} and found["filled_from_twins"].keys() == {"test"}
     for system, steps in zip(SYSTEMS, (STEPS, RESIDUAL_STEPS), strict=True):
         card = json.loads((scratch / paths.MODELS / system / "card.json").read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ from pipeline.reproduce import (
     Made,
     compare_rounding,
     compare_versions,
-    Tag,
     find_commit,
     first_difference,
     judge,
@@ -159,6 +158,11 @@ def test_from_scratch_the_precision_is_that_of_the_tags_model(tmp_path, capsys):
 @pytest.mark.parametrize("metrics", [None, "", "{", "[]", "{}", '{"validation": {"submission": {"all": "high"}}}'])
 def test_a_missing_score_is_unknown(metrics):
     assert local_score(metrics) == "unknown"
+
+
+@pytest.mark.parametrize("submission", ["0.25", '{"all": 0.25, "Cat": 0.1}'])
+def test_the_score_is_read_in_every_layout(submission):
+    assert local_score(f'{{"validation": {{"submission": {submission}}}}}') == "0.25000"
 
 
 def test_only_the_stages_of_dvc_yaml_count_and_in_its_order():

@@ -189,7 +189,8 @@ def test_a_stages_params_are_whole_sections_and_all_that_its_script_reads(stage)
 
 def test_what_git_keeps_is_small_and_all_else_is_dvcs():
     uncached = {out for stage in STAGES for out, options in outputs(stage).items() if options.get("cache") is False}
-    assert uncached == {path.as_posix() for path in (paths.METRICS, paths.CURVES / ITEM, paths.SHEET, paths.PAGE)}
+    small = (paths.METRICS, paths.SCORES, paths.CURVES / ITEM, paths.SHEET, paths.PAGE)
+    assert uncached == {path.as_posix() for path in small}
 
 
 def test_dvc_keeps_the_runs_of_the_training():

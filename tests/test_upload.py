@@ -34,10 +34,10 @@ def test_the_same_csv_gives_the_same_zip(tmp_path):
         assert archive.read("submission.csv") == source.read_bytes()
 
 
-NAN = '{"validation": {"submission": {"all": NaN}}}'
+NAN = '{"validation": {"submission": NaN}}'
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"validation": {"telea": {"all": 1}}}', NAN, "null"])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"validation": {"residual": 1}}', NAN, "null"])
 def test_metrics_without_the_submissions_score_are_named(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     if content is not None:
@@ -48,7 +48,7 @@ def test_metrics_without_the_submissions_score_are_named(tmp_path, monkeypatch, 
 
 def test_without_validation_pairs_there_is_no_rmse(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    paths.METRICS.write_text('{"test": {"submission": {"all": 0.2}}}', encoding="utf-8")
+    paths.METRICS.write_text('{"test": {"submission": 0.2}}', encoding="utf-8")
     row = {"ref": "7", "public_score": "0.2", "private_score": "", "tag": "", "validation_rmse": validation_rmse()}
     assert row["validation_rmse"] == ""
     tell(row)

@@ -8,16 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline.base.errors import MACHINE_FAULTS, BadInput
+from pipeline.base.streams import flush_stdout, open_streams
+
+# From Ctrl-C; `kill` or a shutdown; a closed terminal or a lost connection. SIGQUIT (Ctrl-\) still kills at once.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Handler = Callable[[int, object], object]
 
 
 def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None:
     """Call `main`. Bad input or a full or read-only disk ends in one line on stderr and status 1.
 
-    Ctrl-C and SIGTERM end in status 130 and a line that names `again`, the command to continue with.
+    STOP_SIGNALS end in status 130 and a line that names `again`, the command to continue with.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    open_streams()
+    handle_signals(raise_interrupt)
     try:
-        main()
+        try:
+            main()
+        finally:
+            flush_stdout()
     except BadInput as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
@@ -27,9 +36,32 @@ def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None
         reason = os.strerror(error.errno)  # h5py's own text has many lines
         sys.exit(f"{name}: {reason}: {error.filename or 'writing its output'}; nothing was half-written")
     except KeyboardInterrupt as interrupt:
+        ignore_all_but_ctrl_c()
         where = f" {interrupt}" if interrupt.args else ""
         print(f"\n{name}: interrupted{where}; {again} goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def handle_signals(handler: Handler) -> dict[int, Handler]:
+    """Set the handler of STOP_SIGNALS; returns the earlier handlers.
+
+    A signal that was ignored at the start stays ignored, so that the program goes on as its starter wants: nohup
+    ignores SIGHUP, and a script ignores SIGINT for what it starts with `&`.
+    """
+    handled = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in handled}
+
+
+def raise_interrupt(*_: object) -> None:
+    """A signal handler that ends the program."""
+    ignore_all_but_ctrl_c()
+    raise KeyboardInterrupt
+
+
+def ignore_all_but_ctrl_c() -> None:
+    """Ignore SIGTERM and SIGHUP from now on: a closed terminal sends SIGHUP twice, a shutdown sends both."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:
@@ -64,15 +96,15 @@ def lock(folder: str) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C and SIGTERM; the yielded call tells whether one came. A second one raises KeyboardInterrupt."""
+    """Record STOP_SIGNALS; the yielded call tells whether one came. A later Ctrl-C raises KeyboardInterrupt."""
     received: list[int] = []
 
     def record(number: int, _: object) -> None:
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
-    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = handle_signals(record)
     try:
         yield lambda: bool(received)
     finally:

@@ -84,6 +84,8 @@ def run_dvc(tree: Path, *arguments: str) -> None:
     If this process is stopped, it stops DVC and its stage first and waits, so that a training writes a checkpoint.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # DVC would ignore it too, and stop() wait for its end
+        signal.signal(signal.SIGINT, lambda *_: None)
     with subprocess.Popen(
         [*repo.DVC, *arguments],
         cwd=tree,

@@ -14,6 +14,7 @@ table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .3em .8em; 
 th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid #ddd }
 img, svg { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: wrap } .curves > * { flex: 1 1 400px }
 """
+SVG = {"svg.hashsalt": "curves", "svg.fonttype": "none"}
 
 
 def make_page(title: str, metrics: dict[str, Any], curves: dict[str, dict[str, pd.DataFrame]], sheet: str) -> str:
@@ -41,8 +42,8 @@ def table(scores: dict[str, dict[str, float]]) -> str:
 
 
 def plot(steps: pd.Series, values: pd.Series, title: str) -> str:
-    """One curve as SVG. The same values give the same bytes."""
-    with matplotlib.rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none"}):
+    """One curve as SVG. The same values give the same bytes, whatever style a matplotlibrc asks for."""
+    with matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | SVG):
         figure = Figure(figsize=(5.5, 3.2), layout="constrained")
         axes = figure.subplots()
         axes.plot(steps, values, marker="." if len(values) < 50 else None)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.environment import instruction_limits
 from pipeline.base.errors import BadInput
 from pipeline.base.files import replacing, sha256
 
@@ -44,9 +45,10 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that a model's numbers depend on."""
+    """What a model's numbers depend on besides code, settings and data: the installed versions of the libraries, and
+    the limits, if any are set, to the processor's instructions that they use."""
     used = [*LIBRARIES, *(name for name in EXTRA if name in sys.modules)]
-    return {name: importlib.metadata.version(name) for name in used}
+    return {name: importlib.metadata.version(name) for name in used} | instruction_limits()
 
 
 def code_version() -> str:

@@ -2,21 +2,25 @@
 
 import errno
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 
-from pipeline.base.command import lock, run, stop_signals
+from pipeline.base.command import STOP_SIGNALS, lock, run, stop_signals
 from pipeline.base.errors import BadInput
 
 
 def script(body, how="run"):
     return f"""
-import errno, time
+import errno, os, time
+from pathlib import Path
 from pipeline.base.command import run, run_stage, stop_signals
 from pipeline.base.errors import BadInput
+from pipeline.base.progress import progress
 
 def main():
     {body}
@@ -67,14 +71,33 @@ def test_success_is_silent(repo, tmp_path):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_is_130_and_names_the_command_to_continue_with(repo, tmp_path, number):
-    process = start("print('ready', flush=True); time.sleep(60)", repo, tmp_path)
+SLEEPING = """
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
+    finally:
+        print('cleaning', flush=True)
+        time.sleep(0.5)
+        print('clean')
+"""
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_stop_signal_is_130_and_names_the_command_to_continue_with(repo, tmp_path, number):
+    process = start(SLEEPING, repo, tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.stdout.readline() == "cleaning\n"
+    send_again(process, number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "clean\n")
     assert err == "\nstage: interrupted; `dvc repro` goes on from here\n"
+
+
+def send_again(process, number):
+    """A terminal that closes sends SIGHUP twice, a shutdown SIGTERM and SIGHUP; a Ctrl-C comes twice on purpose."""
+    if number != signal.SIGINT:
+        process.send_signal(signal.SIGHUP)
 
 
 RECORDING = """
@@ -83,23 +106,25 @@ RECORDING = """
         while not stopped():
             time.sleep(0.01)
         print('recorded', flush=True)
-        time.sleep(60 if {wait} else 0)
+        time.sleep({seconds})
     raise KeyboardInterrupt('at tea')
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_recorded_signal_lets_the_work_in_progress_finish(repo, tmp_path, number):
-    process = start(RECORDING.format(wait=False), repo, tmp_path)
+    process = start(RECORDING.format(seconds=0.5), repo, tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
+    assert process.stdout.readline() == "recorded\n"
+    send_again(process, number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "recorded\n")
+    assert (process.returncode, out) == (130, "")
     assert err == "\nstage: interrupted at tea; `dvc repro` goes on from here\n"
 
 
-def test_a_second_signal_interrupts_at_once(repo, tmp_path):
-    process = start(RECORDING.format(wait=True), repo, tmp_path)
+def test_a_second_ctrl_c_interrupts_at_once(repo, tmp_path):
+    process = start(RECORDING.format(seconds=60), repo, tmp_path)
     for line in ("ready\n", "recorded\n"):
         assert process.stdout.readline() == line
         process.send_signal(signal.SIGINT)
@@ -107,12 +132,60 @@ def test_a_second_signal_interrupts_at_once(repo, tmp_path):
     assert process.returncode == 130 and "stage: interrupted;" in err
 
 
+IN_A_TERMINAL = """
+    with stop_signals() as stopped:
+        for _ in progress(range(10**6), 'train'):
+            time.sleep(0.01)
+            if stopped():
+                break
+    Path('saved').touch()
+    raise KeyboardInterrupt
+"""
+
+
+def test_when_its_terminal_closes_it_ends_as_with_ctrl_c(repo, tmp_path):
+    """The terminal, which can no longer be written to, has the progress bar and would get the last line."""
+    process, terminal = pty.fork()
+    if process == 0:
+        termios.tcsetwinsize(0, (24, 100))
+        os.chdir(tmp_path)
+        os.environ["PYTHONPATH"] = str(repo)
+        os.execv(sys.executable, [sys.executable, "-c", script(IN_A_TERMINAL)])
+    shown = b""
+    while b"train" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 130 and (tmp_path / "saved").exists()
+
+
+IGNORING = """
+    with stop_signals() as stopped:
+        print(os.getpid(), flush=True)
+        while not stopped() and not Path('go').exists():
+            time.sleep(0.01)
+        print(stopped(), flush=True)
+"""
+
+
+def test_what_was_started_to_ignore_a_signal_ignores_it(repo, tmp_path):
+    """nohup has SIGHUP ignored; a shell without job control has Ctrl-C ignored by what it starts in the background."""
+    command = ["nohup", "sh", "-c", '"$@" & wait', "sh", sys.executable, "-c", script(IGNORING)]
+    environment = os.environ | {"PYTHONPATH": str(repo)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    number = int(process.stdout.readline())
+    os.kill(number, signal.SIGHUP)
+    os.kill(number, signal.SIGINT)
+    (tmp_path / "go").touch()
+    assert process.communicate(timeout=30)[0] == "False\n"
+
+
 def test_the_handlers_are_restored():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with pytest.raises(ValueError), stop_signals():
-        assert signal.getsignal(signal.SIGINT) != before[0]
+        assert all(signal.getsignal(number) != handler for number, handler in zip(STOP_SIGNALS, before, strict=True))
         raise ValueError
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 SLEEP = "print('ready', flush=True); time.sleep(60)"

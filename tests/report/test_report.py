@@ -4,6 +4,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +93,12 @@ def test_the_page_is_complete_html_in_utf_8_and_the_same_results_give_the_same_b
     assert 'charset="utf-8"' in text and text.count("<svg") == text.count("</svg>") == 6
     assert "<?xml" not in text
     assert page() == text != page(steps=29)
+
+
+def test_the_users_style_changes_nothing():
+    text = page()
+    with matplotlib.rc_context({"lines.linewidth": 5, "font.size": 20, "svg.fonttype": "path"}):
+        assert page() == text
 
 
 def test_without_validation_the_page_says_so_and_has_the_other_scores_and_curves():

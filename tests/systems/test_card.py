@@ -9,6 +9,7 @@ from shutil import copytree
 
 import pytest
 
+from pipeline.base.environment import INSTRUCTIONS
 from pipeline.base.errors import BadInput
 from pipeline.systems.card import CARD, can_change_output, code_version, library_versions, read_card, write_card
 
@@ -40,10 +41,19 @@ def test_the_same_facts_give_the_same_bytes(tmp_path):
     assert found[0] == found[1]
 
 
-def test_the_libraries_are_those_installed():
+def test_the_libraries_are_those_installed(monkeypatch):
+    for name in INSTRUCTIONS:
+        monkeypatch.delenv(name, raising=False)
     versions = library_versions()
     assert {"tensorflow", "keras", "numpy", "pillow"} <= set(versions)
     assert all(importlib.metadata.version(name) == version for name, version in versions.items())
+
+
+def test_a_limit_to_the_processors_instructions_is_among_them(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert library_versions()["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert "ONEDNN_MAX_CPU_ISA" not in library_versions()
 
 
 def test_a_missing_card_is_named_with_the_remedy(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from pipeline import paths
 from pipeline.competition import submission
 from pipeline.competition.index import boxes_of, read_index
+from tests.helpers.scores import read_scores
 
 SETTINGS = {
     "fetch.source": "archive",
@@ -39,7 +40,9 @@ def folder(tmp_path_factory, real_archive, params_file, run_stage):
 
 @pytest.fixture(scope="module")
 def metrics(folder) -> dict:
-    return json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
+    """The scores by set, fill and subset, and the shares filled from twins."""
+    shares = json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))["filled_from_twins"]
+    return read_scores(folder) | {"filled_from_twins": shares}
 
 
 def test_the_submission_has_all_its_rows(folder):

@@ -105,7 +105,7 @@ def made_once(tmp_path_factory, environment, repo) -> Project:
     made.write(f"{ARCHIVE}/.gitignore", "*\n!.gitignore\n")
     made.write(f"{ARCHIVE}/images", "photographs\n")
     made.write("made/weights", "0.5\n")
-    made.write(paths.METRICS, '{"validation": {"submission": {"all": 0.25}}}')
+    made.write(paths.METRICS, '{"validation": {"submission": 0.25}}')
     made.write_stages()
     made.write_params(ARCHIVE)
     settings = {"precision": "float32", "threads": 2}

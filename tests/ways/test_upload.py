@@ -123,7 +123,7 @@ def made(tmp_path_factory, demo_competition, params_file, repo, environment, cod
     index.to_csv(folder / paths.INDEX, index=False)
     values = np.random.default_rng(1).random((len(test), 2, 75, 75, 3)).round(2)
     submission.write(folder / MADE, test["filename"].tolist(), boxes_of(test), values)
-    metrics = '{"validation": {"telea": {"all": 0.2}, "submission": {"all": 0.345678, "Cat": 0.1}}}'
+    metrics = '{"validation": {"residual": 0.2, "submission": 0.345678, "without_twins": 0.1}}'
     (folder / "made.json").write_text(metrics, encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(DVC), encoding="utf-8")
     params_file(folder)

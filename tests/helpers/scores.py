@@ -1,0 +1,17 @@
+"""Reading what evaluate writes."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import paths
+
+Scores = dict[str, dict[str, float]]
+
+
+def read_scores(folder: Path) -> dict[str, Scores]:
+    """reports/scores.csv: RMSE by set, fill and subset."""
+    found: dict[str, Scores] = {}
+    for row in pd.read_csv(folder / paths.SCORES).itertuples():
+        found.setdefault(row.set, {}).setdefault(row.fill, {})[row.subset] = row.rmse
+    return found
