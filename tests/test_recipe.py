@@ -1,14 +1,18 @@
 """`python -m pipeline.recipe`: sets params.yaml, or says why not and leaves it as it is."""
 
 import shutil
+import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 
 from pipeline.archive.unpack import checksum, contents
+from pipeline.base.errors import BadInput
 from pipeline.params import load_params
 from pipeline.paths import PARAMS
+from pipeline.recipe import main
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "defaults")
@@ -24,9 +28,23 @@ def home(tmp_path, repo, demo_competition):
 
 
 @pytest.fixture
-def recipe(home, run_stage):
-    """`recipe("demo")` runs the command there."""
-    return lambda *arguments: run_stage("recipe", home, arguments=arguments)
+def recipe(home, monkeypatch, capsys):
+    """`recipe("demo")` runs the command there, in this process."""
+    monkeypatch.chdir(home)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["recipe", *arguments])
+        status = error = ""
+        try:
+            main()
+        except BadInput as refusal:
+            status, error = 1, f"recipe: {refusal}\n"
+        except SystemExit as end:
+            status = end.code
+        printed = capsys.readouterr()
+        return CompletedProcess(arguments, status or 0, printed.out, printed.err + error)
+
+    return call
 
 
 def comments(path):

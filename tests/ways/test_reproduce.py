@@ -186,8 +186,8 @@ def refusing() -> Iterator[str]:
     ("remote", "reason"),
     [
         ("http", "403, message='Forbidden', url='http://127.0.0.1:"),
-        ("../unplugged", "unplugged is missing"),
-        ("s3://bucket/store", "s3 is supported, but requires 'dvc-s3' to be installed"),
+        pytest.param("../unplugged", "unplugged is missing", marks=pytest.mark.slow),
+        pytest.param("s3://bucket/store", "s3 is supported, but requires 'dvc-s3'", marks=pytest.mark.slow),
     ],
 )
 def test_a_remote_that_does_not_answer_is_named_before_anything_is_trained(project, remote, reason):
@@ -222,6 +222,7 @@ def test_in_a_submodule_a_tag_is_reproduced(project, tmp_path):
     assert inner.reproduce("score-0.1").endswith(IDENTICAL.format("md5 in its dvc.lock"))
 
 
+@pytest.mark.slow
 def test_without_cache_and_remote_all_stages_run(project):
     remove(project.folder / ".dvc/cache")
     output = project.reproduce("score-0.1")
@@ -230,7 +231,7 @@ def test_without_cache_and_remote_all_stages_run(project):
     assert "its model is in no cache or remote, so the versions it was made with are unknown" in output
 
 
-@pytest.mark.parametrize("archive", ["../../there/archive", ARCHIVE])
+@pytest.mark.parametrize("archive", ["../../there/archive", pytest.param(ARCHIVE, marks=pytest.mark.slow)])
 def test_from_scratch_all_stages_run_on_this_repositorys_archive_without_the_cache(project, archive):
     project.write(f"{archive}/images", "photographs\n")
     project.write_params(archive)
@@ -250,6 +251,13 @@ def test_without_the_data_a_missing_archive_is_reported(project):
     project.commit("gone")
     output = project.reproduce("gone", status=1)
     assert output.endswith("data must be fetched again, but there is no gone.zip; name its archive with --archive\n")
+
+
+@pytest.mark.slow
+def test_an_archive_that_moved_is_named_on_the_command_line(project):
+    remove(project.folder / ".dvc/cache")
+    project.write_params("gone.zip")
+    project.commit("gone")
     project.write("here/images", "photographs\n")
     output = project.reproduce("gone", "--archive", "here", status=1)  # the model is another: its weights are
     assert stages_run(output) == ["fetch", "train@one", "predict"]
@@ -257,13 +265,14 @@ def test_without_the_data_a_missing_archive_is_reported(project):
     assert "gone: different from stage train@one on" in output
 
 
-@pytest.mark.parametrize("tag", ["score-0.1", ""])
+@pytest.mark.parametrize("tag", ["score-0.1", pytest.param("", marks=pytest.mark.slow)])
 def test_the_upload_is_compared_and_found_by_tag_or_commit(project, tag):
     add_upload(project, "1" * 64, tag)
     output = project.reproduce("score-0.1", status=1)
     assert "different: the CSV is the one in the tag's dvc.lock, but another one was uploaded" in output
 
 
+@pytest.mark.slow
 def test_other_outputs_are_different_and_their_stage_is_named(project):
     """As if the tag was made on another machine: its dvc.lock has other bytes than the stages make here."""
     project.run("git", "checkout", "--quiet", "made", str(paths.PARAMS))
@@ -344,7 +353,7 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
     go.touch()  # end what still waits
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_when_stopped_it_ends_its_stage_and_removes_its_clone(project, waiting, number):
     before = project.state()
     process = waiting()
@@ -357,6 +366,7 @@ def test_when_stopped_it_ends_its_stage_and_removes_its_clone(project, waiting, 
     assert not (project.folder / FOLDER / "tree").exists()
 
 
+@pytest.mark.slow
 def test_after_a_kill_its_stage_keeps_the_lock_and_the_next_run_cleans_up(project, waiting, tmp_path):
     before = project.state()
     process = waiting()
