@@ -21,13 +21,15 @@ SHOW = 'text=$(cat) && printf "%s\\n" "$text" >&2'
 class Lasting(io.FileIO):
     """A pipe or a terminal. Once it is closed, what is written is lost without an error, and the work goes on."""
 
-    def write(self, data: bytes) -> int | None:
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
         try:
-            return super().write(data)
+            while rest:
+                rest = rest[super().write(rest) or 0 :]  # a terminal that is not ready takes nothing
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
-            return len(data)
+        return len(data)
 
 
 def fill_closed() -> None:
@@ -52,14 +54,9 @@ def lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         stream.reconfigure(errors="backslashreplace")
         return stream
+    # Without a buffer, which would write again what a signal interrupts.
     raw = Lasting(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),
-        stream.encoding,
-        "backslashreplace",
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)
 
 
 def flush_stdout() -> None:
