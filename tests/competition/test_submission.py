@@ -17,6 +17,7 @@ from pipeline.competition.submission import HEADER, ROWS_PER_IMAGE, encode, ids,
 NAMES = ["Tiger (1024).jpeg", "Cat-Train (24).jpg"]
 BOXES = np.array([[[58, 27], [100, 60]], [[181, 0], [0, 181]]], np.int32)  # the first two overlap
 AT = 40_000  # a row of the second image; its line is 40,002
+ROWS = [AT, *(pytest.param(row, marks=pytest.mark.slow) for row in (0, 67_499))]
 
 
 def photographs(n=2, seed=0):
@@ -219,7 +220,7 @@ def name_of(line):
     ["nan", "NaN", "inf", "-inf", "1.5", "1.00001", "-0.1", "-0.00001", "text", "", " ", "None", "0x1", "1_0", '"0.5"']
     + ["0.5;", "0.5 0.5", "0.5\t", "0.5\0", "5e5"],
 )
-@pytest.mark.parametrize("row", [0, AT, 67_499])
+@pytest.mark.parametrize("row", ROWS)
 def test_a_value_that_is_not_a_number_from_0_to_1_is_named_by_its_line(written, row, value):
     path, lines, _ = written
     lines[row + 1] = f"{name_of(lines[row + 1])},{value}".encode()
@@ -263,7 +264,7 @@ def test_an_extra_row_is_named_by_its_line(written, more):
     assert "line 67502" in refused(path, [*lines, *(lines[-1:] if more is None else more)])
 
 
-@pytest.mark.parametrize("row", [0, AT, 67_499])
+@pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize(
     "change",
     [

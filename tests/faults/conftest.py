@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.base.files import sha256
 from tests.helpers import children
+from tests.helpers.stages import run_here
 
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,
@@ -42,13 +43,11 @@ def tiny_settings() -> dict:
 
 
 @pytest.fixture(scope="session")
-def augmented_once(tmp_path_factory, params_file, run_stage) -> Path:
+def augmented_once(tmp_path_factory, params_file) -> Path:
     """A folder after the first three stages. Look, do not touch."""
     folder = tmp_path_factory.mktemp("augmented")
     params_file(folder, **SETTINGS)
-    for stage in STAGES[:3]:
-        done = run_stage(stage, folder)
-        assert done.returncode == 0, done.stderr
+    run_here(folder, *STAGES[:3])
     return folder
 
 

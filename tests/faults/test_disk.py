@@ -23,11 +23,12 @@ OUTPUTS = {
     "write": paths.SUBMISSION,
     "evaluate": paths.SHEET,
 }
-QUICK = ("fetch", "split", "augment")  # stages that need no trained model
+WITHOUT_MODEL = ("fetch", "split", "augment")  # stages that need no trained model
 
 
-def stages() -> list:
-    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in OUTPUTS]
+def stages(*quick: str) -> list:
+    """All of them: these in the quick tests, the others in the slow ones."""
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in OUTPUTS]
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 @pytest.fixture
 def source(request) -> Callable[[str], Path]:
     """`source("augment")`: a folder in which that stage has been run. Tests copy it."""
-    return lambda stage: request.getfixturevalue("augmented_once" if stage in QUICK else "finished_once")
+    return lambda stage: request.getfixturevalue("augmented_once" if stage in WITHOUT_MODEL else "finished_once")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def lines_of(stage: str, done: subprocess.CompletedProcess) -> list[str]:
 
 
 @pytest.mark.parametrize("free", [0, pytest.param(20_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stage", stages())
+@pytest.mark.parametrize("stage", stages("fetch"))
 def test_on_a_full_disk_a_stage_ends_in_one_line_and_keeps_its_old_output(small_disk, run_stage, tree, stage, free):
     """Full at the first byte, and in the middle of a large output."""
     folder = small_disk(stage)
@@ -103,7 +104,8 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(small_disk, au
         assert (folder / path).read_bytes() == (finished_once / path).read_bytes()
 
 
-@pytest.mark.parametrize("stage", stages())
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stages("split", "augment"))
 def test_a_limit_on_file_sizes_has_the_effect_of_a_full_disk(tmp_path, source, code_here, tree, stage):
     """A quota has the same effect, and this limit needs no root."""
     folder = copytree(source(stage), tmp_path / "folder")
@@ -122,7 +124,7 @@ def test_a_limit_on_file_sizes_has_the_effect_of_a_full_disk(tmp_path, source, c
     assert tree(folder) == before and not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("stage", stages())
+@pytest.mark.parametrize("stage", stages("fetch", "split"))
 def test_a_read_only_folder_ends_a_stage_in_one_line(tmp_path, source, run_stage, tree, stage):
     folder = copytree(source(stage), tmp_path / "folder")
     before = tree(folder)

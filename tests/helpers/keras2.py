@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pipeline.competition.images import SIZE
 from pipeline.systems.cyclegan import network as cyclegan
+from pipeline.systems.shared import unet as shared
 from tests.helpers.settings import settings_of
 
 Weights = list[np.ndarray]
@@ -51,7 +52,7 @@ def resnet(left: Iterator, x: tf.Tensor, epsilon: float = 1e-3) -> tf.Tensor:
 def unet(left: Iterator, x: tf.Tensor) -> tf.Tensor:
     """The generator of TensorFlow's tutorial."""
     skips = []
-    for number in range(8):
+    for number in range(len(shared.DOWN)):
         x = tf.nn.conv2d(x, next(left), 2, "SAME")
         x = tf.nn.leaky_relu(norm(left, x, 1e-5) if number else x, 0.3)
         skips.append(x)

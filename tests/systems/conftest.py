@@ -1,5 +1,6 @@
 """Inputs of the systems' trainings: a batch, a folder with shards, one with photographs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,10 +15,17 @@ from pipeline.competition.images import SIZE, encode_image
 from pipeline.competition.index import BOX_COLUMNS, target_path
 from pipeline.training.data import TrainingData, training_data
 from pipeline.training.shards import Record, list_shards, write_shards
-from tests.helpers.trainings import THREADS
+from tests.helpers.trainings import THREADS, uncompiled
 
 # Only settable before TensorFlow is first used, so here, while tests are collected.
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+
+
+@pytest.fixture(name="uncompiled")
+def run_uncompiled() -> Iterator[None]:
+    """Steps run uncompiled during the test."""
+    with uncompiled():
+        yield
 
 
 @pytest.fixture(scope="session")

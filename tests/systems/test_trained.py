@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import keras
 import numpy as np
@@ -19,12 +20,20 @@ from tests.helpers.trainings import lively, save
 SMALL = settings_of("pix2pix", filters=2)
 
 
-@pytest.fixture
-def models(tmp_path) -> dict[str, keras.Model]:
-    """Two generators, saved in tmp_path as the train stage saves them."""
+@pytest.fixture(scope="module")
+def models_once(tmp_path_factory) -> tuple[dict[str, keras.Model], Path]:
+    """Two generators, and a folder in which they are saved as the train stage saves them. Tests copy it."""
+    folder = tmp_path_factory.mktemp("models")
     models = {"best": lively(pix2pix.build(SMALL), 1), "last": lively(pix2pix.build(SMALL), 2)}
-    save(tmp_path, pix2pix, SMALL, **models)
-    return models
+    save(folder, pix2pix, SMALL, **models)
+    return models, folder
+
+
+@pytest.fixture
+def models(models_once, tmp_path) -> dict[str, keras.Model]:
+    """Two generators, saved in tmp_path."""
+    copytree(models_once[1], tmp_path, dirs_exist_ok=True)
+    return models_once[0]
 
 
 def change_card(folder: Path, **changes: object) -> None:

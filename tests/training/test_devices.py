@@ -21,6 +21,7 @@ from pipeline.systems.card import read_card
 from pipeline.training.batches import local_part
 from pipeline.training.devices import check_batch, check_workers, is_chief, on_all_replicas, replica_share
 from tests.helpers import children
+from tests.helpers.stages import run_here
 
 SMALL = {
     "batch_size": 4,
@@ -45,39 +46,49 @@ PROGRAM = Path(__file__).parents[1] / "helpers" / "on_devices.py"
 
 
 @pytest.fixture(scope="module")
-def augmented(tmp_path_factory, params_file, run_stage) -> Path:
+def augmented(tmp_path_factory, params_file) -> Path:
     """A folder after the first three stages. Look, do not touch."""
     folder = tmp_path_factory.mktemp("augmented")
     params_file(folder, **SETTINGS)
-    for stage in ("fetch", "split", "augment"):
-        done = run_stage(stage, folder)
-        assert done.returncode == 0, done.stderr
+    run_here(folder, "fetch", "split", "augment")
     return folder
 
 
 @pytest.fixture(scope="module")
-def start(augmented, tmp_path_factory, params_file, code_here) -> Callable[..., tuple[Path, subprocess.Popen]]:
-    """`start("mirrored", 2, "residual")`: a folder, and the stage running in it on two devices."""
+def new_folder(augmented, tmp_path_factory, params_file) -> Callable[..., Path]:
+    """`new_folder("mirrored")`: a copy of that folder to train in."""
 
-    def begin(strategy: str, devices: int, system: str, **environment: str) -> tuple[Path, subprocess.Popen]:
+    def make(strategy: str, **changes: int) -> Path:
         folder = copytree(augmented, tmp_path_factory.mktemp("on_devices") / strategy)
-        params_file(folder, **SETTINGS, **{"train.strategy": strategy})
-        command = [sys.executable, str(PROGRAM), str(devices), system]
-        return folder, children.start(command, folder, os.environ | code_here | environment)
+        params_file(folder, **(SETTINGS | {"train.strategy": strategy} | changes))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def start(code_here) -> Callable[..., subprocess.Popen]:
+    """`start(2, "residual", folder)`: the train stage running on two devices, in one folder after the other."""
+
+    def begin(devices: int, system: str, *folders: Path, **environment: str) -> subprocess.Popen:
+        command = [sys.executable, str(PROGRAM), str(devices), system, *map(str, folders)]
+        return children.start(command, folders[0], os.environ | code_here | environment)
 
     return begin
 
 
 @pytest.fixture(scope="module")
-def trained(start) -> Callable[[str, int, str], tuple[Path, str]]:
-    """`trained("mirrored", 2, "residual")`: the folder after the stage, and its output."""
+def trained(new_folder, start) -> Callable[[str], tuple[list[Path], str]]:
+    """`trained("residual")`: three folders after the stage, and its output, on two devices.
+
+    The first was trained on one of them, the second on both, the third was refused: its batch is odd.
+    """
 
     @cache
-    def train(strategy: str, devices: int, system: str) -> tuple[Path, str]:
-        folder, process = start(strategy, devices, system)
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-        return folder, output
+    def train(system: str) -> tuple[list[Path], str]:
+        folders = [new_folder("none"), new_folder("mirrored"), new_folder("mirrored", **{f"{system}.batch_size": 3})]
+        output, _ = start(2, system, *folders).communicate(timeout=300)
+        return folders, output
 
     return train
 
@@ -97,16 +108,17 @@ def cluster(ports: list[int], worker: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def two_workers(start) -> Callable[[str], list[tuple[Path, str]]]:
+def two_workers(new_folder, start) -> Callable[[str], list[tuple[Path, str]]]:
     """`two_workers("residual")`: each worker's folder after the stage, and its output."""
 
     @cache
     def train(system: str) -> list[tuple[Path, str]]:
         ports = free_ports(2)
-        both = [start("multi_worker", 1, system, TF_CONFIG=cluster(ports, worker)) for worker in (0, 1)]
-        done = [(folder, process.communicate(timeout=200)[0], process.returncode) for folder, process in both]
-        assert [status for _, _, status in done] == [0, 0], done
-        return [(folder, output) for folder, output, _ in done]
+        folders = [new_folder("multi_worker") for _ in ports]
+        both = [start(1, system, folder, TF_CONFIG=cluster(ports, i)) for i, folder in enumerate(folders)]
+        outputs = [process.communicate(timeout=200)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+        return list(zip(folders, outputs, strict=True))
 
     return train
 
@@ -127,17 +139,27 @@ def assert_same_curves(folder: Path, other: Path, system: str) -> None:
 
 @pytest.mark.parametrize("system", ["residual", pytest.param("pix2pix", marks=pytest.mark.slow)])
 def test_two_devices_have_the_loss_curve_of_one_with_twice_the_batch(trained, system):
-    (one, _), (two, output) = trained("none", 1, system), trained("mirrored", 2, system)
+    (one, two, _), output = trained(system)
+    assert (two / paths.MODELS).exists(), output
     assert_same_curves(two, one, system)
-    assert "on 2 x CPU" in output and read_card(two / paths.MODELS / system)["devices"] == "2 x CPU"
+    devices = [read_card(folder / paths.MODELS / system)["devices"] for folder in (one, two)]
+    assert devices == ["1 x CPU", "2 x CPU"] and "on 1 x CPU" in output and "on 2 x CPU" in output
 
 
-@pytest.mark.parametrize("system", ["residual", pytest.param("pix2pix", marks=pytest.mark.slow)])
+def test_a_batch_that_cannot_be_cut_is_refused(trained):
+    (*_, refused), output = trained("residual")
+    assert output.splitlines()[-1].startswith("train: residual.batch_size is 3, shared by 2 devices")
+    assert not (refused / paths.MODELS).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["residual", "pix2pix"])
 def test_two_workers_have_the_loss_curve_of_one_with_twice_the_batch(trained, two_workers, system):
-    (one, _), ((first, _), _) = trained("none", 1, system), two_workers(system)
+    ((one, *_), _), ((first, _), _) = trained(system), two_workers(system)
     assert_same_curves(first, one, system)
 
 
+@pytest.mark.slow
 def test_only_the_first_worker_validates_and_writes(two_workers):
     (first, told), (second, told_less) = two_workers("residual")
     assert (first / paths.MODELS / "residual").is_dir() and not (second / paths.MODELS).exists()
@@ -146,33 +168,26 @@ def test_only_the_first_worker_validates_and_writes(two_workers):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_other_and_both_resume_from_the_first_ones_checkpoint(
-    start, params_file, trained, code_here
-):
+def test_a_killed_worker_ends_the_other_and_both_resume_from_the_first_ones_checkpoint(new_folder, start, trained):
     ports = free_ports(2)
-    both = [start("multi_worker", 1, "residual", TF_CONFIG=cluster(ports, worker)) for worker in (0, 1)]
-    for folder, process in both:
-        process.kill()
-        process.communicate()
-        changes = {"train.strategy": "multi_worker", "residual.checkpoint_every": 2}
-        params_file(folder, **(SETTINGS | changes))
+    folders = [new_folder("multi_worker", **{"residual.checkpoint_every": 2}) for _ in ports]
 
-    def begin(folder: Path, worker: int) -> subprocess.Popen:
-        environment = os.environ | code_here | {"TF_CONFIG": cluster(ports, worker)}
-        return children.start([sys.executable, str(PROGRAM), "1", "residual"], folder, environment)
+    def begin() -> list[subprocess.Popen]:
+        return [start(1, "residual", folder, TF_CONFIG=cluster(ports, i)) for i, folder in enumerate(folders)]
 
-    first, second = (begin(folder, worker) for worker, (folder, _) in enumerate(both))
+    first, second = begin()
     for line in first.stdout:
         if line.startswith("step 3:"):
             break
     second.kill()
     output, _ = first.communicate(timeout=200)
     assert first.returncode, output
-    again = [begin(folder, worker) for worker, (folder, _) in enumerate(both)]
+    again = begin()
     outputs = [process.communicate(timeout=200)[0] for process in again]
     assert [process.returncode for process in again] == [0, 0], outputs
     assert "resuming after step" in outputs[0]
-    assert_same_curves(both[0][0], trained("none", 1, "residual")[0], "residual")
+    (one, *_), _ = trained("residual")
+    assert_same_curves(folders[0], one, "residual")
 
 
 TASKS = [{"type": "worker", "index": 2}, {"type": "chief", "index": 0}]
@@ -188,13 +203,6 @@ def test_without_named_workers_the_message_says_how_to_set_them(config):
 
 def test_a_cluster_in_tensorflows_format_is_accepted():
     check_workers(cluster([1, 2], 1))
-
-
-def test_a_batch_that_cannot_be_cut_is_refused(start):
-    folder, process = start("mirrored", 3, "pix2pix")
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 1 and not (folder / paths.MODELS).exists()
-    assert output.splitlines()[-1].startswith("train: pix2pix.batch_size is 4, shared by 3 devices")
 
 
 def test_one_device_takes_whole_batches_and_is_the_chief():

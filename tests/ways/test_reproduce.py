@@ -154,6 +154,7 @@ def test_a_tag_is_reproduced_from_the_cache_and_nothing_else_changes(project):
     assert {path: digest for path, digest in cached(project).items() if path in before} == before
 
 
+@pytest.mark.slow
 def test_a_tag_is_reproduced_from_a_remote_that_was_added_later_at_a_relative_path(project):
     add_upload(project, sha256(project.folder / CSV))
     project.run("dvc", "remote", "add", "--local", "--default", "store", "../store")

@@ -193,6 +193,7 @@ def test_a_submission_is_sent_scored_and_added_to_the_ledger(project, score):
     assert project.git("status", "--porcelain") == f"?? {paths.LEDGER}"
 
 
+@pytest.mark.slow
 def test_the_same_bytes_are_sent_once_unless_forced(project):
     assert project.upload().returncode == 0
     asked = len(project.server.requests)
@@ -212,6 +213,7 @@ def test_a_stale_submission_is_refused_unless_forced(project):
     assert project.sent() == 1
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_are_refused_unless_forced_and_always_with_a_tag(project):
     (project.folder / ".dvcignore").write_text("# changed\n", encoding="utf-8")
     (project.folder / "pipeline").mkdir()
@@ -275,6 +277,7 @@ def everything(project: Project) -> set[str]:
     return {name for name in files if not name.startswith((".git/", ".dvc/"))} | set(project.git("tag").split())
 
 
+@pytest.mark.slow
 def test_a_named_tag_is_made_on_the_commit(project):
     head = project.git("rev-parse", "HEAD")
     done = project.upload("--tag", "first")
@@ -294,6 +297,7 @@ def test_a_tag_is_named_after_the_score_and_for_an_equal_score_after_the_commit_
     assert project.git("rev-parse", project.rows()[1]["tag"]) == commit
 
 
+@pytest.mark.slow
 def test_an_impossible_tag_is_refused_before_anything_is_sent(project):
     project.git("tag", "taken")
     project.change()
@@ -302,6 +306,7 @@ def test_an_impossible_tag_is_refused_before_anything_is_sent(project):
     assert not project.server.requests
 
 
+@pytest.mark.slow
 def test_a_later_tag_is_made_on_the_commit_that_was_uploaded(project):
     head = project.git("rev-parse", "HEAD")
     project.upload()
@@ -310,6 +315,7 @@ def test_a_later_tag_is_made_on_the_commit_that_was_uploaded(project):
     assert project.git("rev-parse", "later") == head and project.sent() == 1
 
 
+@pytest.mark.slow
 def test_refresh_fills_in_a_late_score_and_makes_its_tag(project):
     project.contest.polls = 100
     done = project.upload("--tag", "--deadline", "6")
@@ -361,6 +367,7 @@ def test_refresh_names_submissions_that_kaggle_does_not_list(project):
     assert done.returncode == 0 and "Kaggle lists no submission 1000" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_error_of_the_scoring_is_reported_and_added_to_the_ledger(project):
     def fail(_: bytes) -> float:
         raise BadInput("Row 5: ID is\nmissing")
@@ -374,6 +381,7 @@ def test_an_error_of_the_scoring_is_reported_and_added_to_the_ledger(project):
     assert project.sent() == 1 and project.rows() == [row]
 
 
+@pytest.mark.slow
 def test_a_file_that_the_store_refuses_is_an_error(project):
     answer_put(project, Answer(413, b"<Error><Message>Too large</Message></Error>"))
     refused(
@@ -415,6 +423,7 @@ def start_unanswered(project: Project) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -450,6 +459,7 @@ def test_an_upload_that_is_killed_is_found_by_the_next_run(project):
     assert project.sent() == 1 and project.rows()[0]["tag"].startswith("score-0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [*(pytest.param(key, marks=pytest.mark.slow) for key in (LIST, START)), "put"])
 def test_a_server_that_stalls_is_given_up_at_the_deadline(project, where):
     if where == "put":

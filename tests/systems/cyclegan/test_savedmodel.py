@@ -1,5 +1,6 @@
 """Generators are read from SavedModels of Keras 2; anything else is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
@@ -21,6 +22,14 @@ FILTERS = 2
 
 def build(generator: str, filters: int = FILTERS) -> keras.Model:
     return cyclegan.build(settings_of("cyclegan", generator=generator, filters=filters))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_blocks() -> Iterator[None]:
+    """A resnet of two residual blocks instead of nine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cyclegan, "BLOCKS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +99,7 @@ def test_two_generators_are_read_if_one_gets_the_others_output(tmp_path, weights
 def test_variables_of_another_network_are_refused_and_counted(one, weights, generator, filters):
     network = build(generator, filters)
     numbers = sum(weight.size for weight in weights[0])
-    found = f"has 71 variables with {numbers:,} numbers, not the .* with {network.count_params():,} numbers"
+    found = f"has 29 variables with {numbers:,} numbers, not the .* with {network.count_params():,} numbers"
     with pytest.raises(BadInput, match=found):
         read_generators(one, network)
 

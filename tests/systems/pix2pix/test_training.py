@@ -34,7 +34,7 @@ def step(chosen: Pix2pix, batch) -> tuple[dict[str, float], loop.TrainingState]:
 
 
 def steps(chosen: Pix2pix, *batches) -> list[tuple[dict[str, float], list[np.ndarray]]]:
-    """The losses and the generator after a first step on each of some batches, compiled once."""
+    """The losses and the generator after a first step on each of some batches."""
     state = begin(chosen)
     run, start, found = system.make_step(state, chosen), deepcopy(loop.dump(state)), []
     for batch in batches:
@@ -44,17 +44,8 @@ def steps(chosen: Pix2pix, *batches) -> list[tuple[dict[str, float], list[np.nda
     return found
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"lambda_gan": 3.0, "lambda_l1": 50.0, "lambda_l2": 20.0},
-        {"lambda_gan": 0.5, "lambda_l1": 10.0, "lambda_l2": 40.0, "loss": "holes", "mask_channel": True},
-    ],
-)
-def test_the_losses_of_a_step_by_hand(batch, changes):
-    """Those of fresh networks: with the same seed, the dropout is the same too."""
-    chosen = settings(**changes)
-    found, _ = step(chosen, batch)
+def losses_by_hand(chosen: Pix2pix, batch) -> dict[str, float]:
+    """Of a first step: those of fresh networks, since with the same seed the dropout is the same too."""
     masked, target, hole = batch
     networks = begin(chosen).networks
     inputs = np.concatenate([masked, hole], axis=-1) if chosen.mask_channel else masked
@@ -64,18 +55,29 @@ def test_the_losses_of_a_step_by_hand(batch, changes):
     if chosen.loss == "holes":
         off = off[np.array(hole)[..., 0] == 1]
         assert off.shape == (2 * 75 * 75, 3)
-    expected = {
+    found = {
         "generator_l1": np.abs(off).mean(),
         "generator_l2": np.square(off).mean(),
         "generator_gan": np.log1p(np.exp(-fake)).mean(),
         "discriminator": np.log1p(np.exp(-real)).mean() + np.log1p(np.exp(fake)).mean(),
     }
     names = {"generator_l1": "lambda_l1", "generator_l2": "lambda_l2", "generator_gan": "lambda_gan"}
-    expected["generator"] = sum(getattr(chosen, weight) * expected[name] for name, weight in names.items())
-    assert found == pytest.approx(expected, rel=1e-4)
+    return found | {"generator": sum(getattr(chosen, weight) * found[name] for name, weight in names.items())}
 
 
-def test_without_an_adversary_no_discriminator_is_trained(batch):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lambda_gan": 3.0, "lambda_l1": 50.0, "lambda_l2": 20.0},
+        {"lambda_gan": 0.5, "lambda_l1": 10.0, "lambda_l2": 40.0, "loss": "holes", "mask_channel": True},
+    ],
+)
+def test_the_losses_of_a_step_by_hand(batch, shallow, uncompiled, changes):
+    chosen = settings(**changes)
+    assert step(chosen, batch)[0] == pytest.approx(losses_by_hand(chosen, batch), rel=1e-4)
+
+
+def test_without_an_adversary_no_discriminator_is_trained(batch, shallow, uncompiled):
     found, state = step(settings(lambda_gan=0.0, lambda_l2=7.0), batch)
     assert found.keys() == {"generator", "generator_l1", "generator_l2"}
     assert found["generator"] == pytest.approx(100 * found["generator_l1"] + 7 * found["generator_l2"], rel=1e-5)
@@ -86,7 +88,7 @@ def test_without_an_adversary_no_discriminator_is_trained(batch):
     assert counts == {"generator_optimizer": 1, "discriminator_optimizer": 0}
 
 
-def test_the_loss_of_the_holes_ignores_the_known_pixels(batch):
+def test_the_loss_of_the_holes_ignores_the_known_pixels(batch, shallow, uncompiled):
     masked, target, hole = batch
     other = tf.where(hole > 0, target, -target)  # another target where the pixels are known
     for where, alike in (("holes", True), ("image", False)):
@@ -105,7 +107,7 @@ def test_the_generators_input_ends_with_the_hole_if_asked_for(batch):
 
 
 @pytest.mark.parametrize("mask_channel", [True, False])
-def test_in_training_the_generator_sees_the_hole_if_asked_for(batch, mask_channel):
+def test_in_training_the_generator_sees_the_hole_if_asked_for(batch, shallow, uncompiled, mask_channel):
     """The loss over the whole image uses it for nothing else."""
     masked, target, hole = batch
     chosen = settings(mask_channel=mask_channel, lambda_gan=0.0, learning_rate=0.01)
@@ -119,7 +121,7 @@ def test_in_training_the_generator_sees_the_hole_if_asked_for(batch, mask_channe
         assert (kernels[1][:, :, 3] == before[:, :, 3]).all() and (kernels[0][:, :, 3] != before[:, :, 3]).all()
 
 
-def test_a_training_with_all_settings_changed_learns(batch):
+def test_a_training_with_all_settings_changed_learns(batch, shallow):
     chosen = settings(
         mask_channel=True, loss="holes", lambda_gan=0.0, lambda_l1=0.0, lambda_l2=1.0, filters=4, learning_rate=2e-3
     )
@@ -129,15 +131,16 @@ def test_a_training_with_all_settings_changed_learns(batch):
     assert found[-1] < 0.9 * found[0]
 
 
-def test_steps_on_one_batch_lower_its_loss(batch):
-    chosen = settings(filters=4, learning_rate=2e-3, lambda_l1=1000.0)
+def test_compiled_steps_on_one_batch_have_the_same_losses_and_lower_them(batch, shallow):
+    chosen, one = settings(filters=4, learning_rate=2e-3, lambda_l1=1000.0), [part[:1] for part in batch]
     state = begin(chosen)
     run = system.make_step(state, chosen)
-    found = [float(run(*(part[:1] for part in batch))["generator_l1"]) for _ in range(40)]
-    assert np.mean(found[-5:]) < 0.6 * found[0]
+    found = [{name: float(loss) for name, loss in run(*one).items()} for _ in range(40)]
+    assert found[0] == pytest.approx(losses_by_hand(chosen, one), rel=1e-4)
+    assert np.mean([losses["generator_l1"] for losses in found[-5:]]) < 0.6 * found[0]["generator_l1"]
 
 
-def test_a_step_moves_both_networks(batch):
+def test_a_step_moves_both_networks(batch, uncompiled):
     """At batch 2: the innermost kernel has no gradient where normalisation sees one value."""
     before = begin(settings())
     _, state = step(settings(), batch)

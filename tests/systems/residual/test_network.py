@@ -120,22 +120,6 @@ def test_the_loss_by_hand():
     assert float(residual.loss(target, predicted, weights)) == pytest.approx((1 * 1 + 2 * 9 / 3) / 3)
 
 
-def test_training_starts_at_the_harmonic_fill_and_goes_below_it():
-    keras.utils.set_random_seed(0)
-    network, rng = build(filters=8), np.random.default_rng(0)
-    blocks = rng.integers(0, 256, (4, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
-    weights = residual.draw_weights(rng, 4, 64)
-    inputs, target = residual.examples(blocks, weights > 0)
-    network.compile(
-        keras.optimizers.AdamW(2e-3),
-        loss=lambda both, predicted: residual.loss(both[..., :3], predicted, both[..., 3]),
-    )
-    both = np.concatenate([target, weights[..., None]], axis=-1)
-    losses = network.fit(inputs, both, batch_size=4, epochs=60, verbose=0).history["loss"]
-    assert losses[0] == pytest.approx(np.average((target**2).mean(-1), weights=weights), rel=1e-4)
-    assert losses[-1] < losses[0] / 3
-
-
 @pytest.mark.parametrize("length", residual.VIEWS)
 @SIDES
 def test_each_view_puts_the_networks_output_where_its_input_was(monkeypatch, side, length):

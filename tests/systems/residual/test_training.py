@@ -57,7 +57,7 @@ def rates(state: loop.TrainingState, steps: list[int]) -> list[float]:
     return found
 
 
-def test_the_model_is_the_average_of_the_weights(small):
+def test_the_model_is_the_average_of_the_weights(small, uncompiled):
     chosen = settings(average=0.3)  # reached from the third step on; before it is (1 + step) / (10 + step)
     state = begin(chosen)
     assert state.model is state.networks["average"] and state.model is not state.networks["network"]
@@ -73,7 +73,7 @@ def test_the_model_is_the_average_of_the_weights(small):
     assert not all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, now, strict=True))
 
 
-def test_the_best_weights_are_those_of_the_average(small):
+def test_the_best_weights_are_those_of_the_average(small, uncompiled):
     chosen = settings(steps=4, validate_every=1, learning_rate=0.01)
     state, better = begin(chosen), iter([0.4, 0.3, 0.2, 0.1])
     batches = draw(small, chosen, 4)
@@ -82,7 +82,7 @@ def test_the_best_weights_are_those_of_the_average(small):
     assert same(state.best, average) and not same(network, average)
 
 
-def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(small):
+def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(small, uncompiled):
     """The gradients of the first batches are beyond the norm, the others within it."""
     chosen, norms = settings(weight_decay=0.5, steps=20), []
     state = begin(chosen)
@@ -93,7 +93,7 @@ def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(sm
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(network.trainable_variables)
     step = system.make_step(state, chosen)
-    for number, (inputs, target, weights) in enumerate(draw(small, chosen, 8)):
+    for number, (inputs, target, weights) in enumerate(draw(small, chosen, 6)):
         target = target * np.float32(300 if number < 3 else 0.1)
         with tf.GradientTape() as tape:
             loss = residual.loss(target, network(inputs, training=True), weights)
@@ -106,7 +106,7 @@ def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(sm
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_decay_by_themselves_and_biases_do_not(small):
+def test_weights_decay_by_themselves_and_biases_do_not(small, uncompiled):
     """If the prediction is right there is no gradient, and Adam moves nothing."""
     chosen = settings(steps=1000, weight_decay=0.25, learning_rate=0.1)
     state = begin(chosen)
@@ -131,9 +131,10 @@ def test_the_learning_rate_rises_to_its_peak_and_ends_at_zero():
 
 @pytest.mark.parametrize("steps", [1, 5, 30, 1000])
 def test_a_short_training_warms_up_for_at_most_a_tenth_of_it_and_ends_at_zero_too(steps):
-    found = rates(begin(settings(steps=steps, learning_rate=0.004)), range(steps + 1))
+    every = max(1, steps // 50)
+    found = rates(begin(settings(steps=steps, learning_rate=0.004)), range(0, steps + 1, every))
     assert found[-1] == pytest.approx(0, abs=1e-9) and max(found) == pytest.approx(0.004)
-    assert found.index(max(found)) == steps // 10
+    assert every * found.index(max(found)) == steps // 10
 
 
 def test_a_batch_has_the_photographs_and_their_mirror_images(small):
@@ -268,14 +269,16 @@ def test_each_of_two_workers_draws_its_part_of_the_batch(photographs):
         assert same(part, [values[local] for values in whole])
 
 
-@pytest.mark.parametrize(("zoom", "at"), [(1.0, 1), (1.5, 5)])
-def test_interrupted_it_ends_with_the_same_bits(tmp_path, project, zoom, at):
-    check_resumed(system, settings(zoom=zoom), project, tmp_path, at)
+def test_interrupted_it_ends_with_the_same_bits(tmp_path, project):
+    check_resumed(system, settings(zoom=1.5), project, tmp_path, 1, 5)
 
 
-def test_it_learns(small):
+def test_training_starts_at_the_harmonic_fill_and_goes_below_it(small):
     chosen = settings(steps=150, filters=8, learning_rate=3e-3, batch_size=4)
     state = begin(chosen)
     step = system.make_step(state, chosen)
-    losses = [float(step(*batch)["loss"]) for batch in draw(small, chosen, 150)]
+    batches = draw(small, chosen, 150)
+    losses = [float(step(*batch)["loss"]) for batch in batches]
+    _, target, weights = batches[0]
+    assert losses[0] == pytest.approx(np.average((target**2).mean(-1), weights=weights), rel=1e-4)
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])

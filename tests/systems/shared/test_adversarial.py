@@ -37,11 +37,11 @@ def test_each_network_has_an_optimizer_with_the_settings(name):
     ("name", "random_holes"), [("pix2pix", False), ("pix2pix", True), ("vanilla_gan", False), ("cyclegan", False)]
 )
 def test_the_batches_are_those_of_the_shards_from_any_step_on(shards, name, random_holes):
-    """There are 15 records, so batches of two cross the end of an epoch."""
+    """There are 15 records, so the eighth batch of two crosses the end of an epoch."""
     settings, batches = small(name, **({"random_holes": True} if random_holes else {})), load_training(name).batches
-    found = drawn(batches(settings, DATA, 0), 20)
-    assert same(found, drawn(shard_batches(settings, DATA, 0, ONE_DEVICE, random_holes), 20))
-    assert same(found[3 * 11 :], drawn(batches(settings, DATA, 11), 9))
+    found = drawn(batches(settings, DATA, 0), 10)
+    assert same(found, drawn(shard_batches(settings, DATA, 0, ONE_DEVICE, random_holes), 10))
+    assert same(found[3 * 6 :], drawn(batches(settings, DATA, 6), 4))
 
 
 @ALL
@@ -50,24 +50,33 @@ def test_a_checkpoint_depends_on_the_shards_checksums(shards, name):
     assert {Path(shard).name for shard in shards} <= set(file.read_text().split('"'))
 
 
+@pytest.fixture
+def calibrated_on_10(monkeypatch) -> None:
+    """Calibration reads 10 images instead of 64."""
+    monkeypatch.setattr(unet, "CALIBRATED_ON", 10)
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [("pix2pix", {}), ("pix2pix", {"mask_channel": True, "random_holes": True}), ("vanilla_gan", {})],
 )
-def test_the_generator_is_calibrated_on_the_first_64_images_of_the_training(shards, name, changes):
-    training, settings = load_training(name), small(name, batch_size=20, **changes)  # 64 images: three batches and more
-    fresh, expected, generator = (training.begin(settings, "float32", 5).model for _ in range(3))
+def test_the_generator_is_calibrated_on_the_first_images_of_the_training(
+    shards, shallow, calibrated_on_10, name, changes
+):
+    training, settings = load_training(name), small(name, batch_size=3, **changes)  # 10 images: three batches and more
+    expected, generator = (training.begin(settings, "float32", 5).model for _ in range(2))
+    fresh = generator.get_weights()
     first = islice(training.batches(settings, DATA, 0), 4)
     unet.calibrate(expected, [generator_input(masked, hole, "mask_channel" in changes) for masked, _, hole in first])
     for _ in range(2):  # it can be done again, as it is at each validation
         training.before_validation(generator, settings, DATA)
         for found, value in zip(generator.get_weights(), expected.get_weights(), strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-7)
-    assert not same(generator.get_weights(), fresh.get_weights())
+    assert not same(generator.get_weights(), fresh)
 
 
-def test_calibration_sees_the_hole_if_there_is_a_channel_for_it(shards):
-    settings, training = small("pix2pix", mask_channel=True, batch_size=64), load_training("pix2pix")
+def test_calibration_sees_the_hole_if_there_is_a_channel_for_it(shards, shallow, calibrated_on_10):
+    settings, training = small("pix2pix", mask_channel=True, batch_size=10), load_training("pix2pix")
     found = []
     for weight in (0.0, 1.0):
         generator = training.begin(settings, "float32", 5).model
