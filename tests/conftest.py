@@ -1,6 +1,5 @@
 """What tests share: a drawn competition, the real archive where there is one, stages run as the user runs them."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -23,18 +22,10 @@ REAL = "PHOTO_RECONSTRUCTION_ARCHIVE"
 PAIRS, TESTS = 6, 9  # of the drawn competition: pairs a class, test images
 LONGEST = ("test_pipeline.py", "test_devices.py", "test_upload.py", "test_reproduce.py")
 
-gc.disable()  # while modules are imported: it takes a fifth of that time
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
-def pytest_collection_finish() -> None:
-    """What was imported stays, so it is not searched for garbage."""
-    gc.freeze()
-    gc.enable()
 
 
 @dataclass(frozen=True)
