@@ -24,4 +24,5 @@ PAGE = Path("reports/index.html")
 COMPARISON = Path("reports/comparison.md")  # written by a command, as its picture is
 COMPARISON_SHEET = Path("reports/comparison.jpg")
 WORK = Path(".work")  # downloads and checkpoints, ignored by git and DVC
+TENSORBOARD = Path(".work/tensorboard")  # a folder for each system
 TIMES = Path(".work/times")  # how long the models trained here took

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -24,6 +25,7 @@ from pipeline.params import SYSTEMS, Params, SystemSettings, load_params
 from pipeline.systems import load_network, load_training
 from pipeline.systems.card import code_version, library_versions, note_seconds, read_card, write_card
 from pipeline.training import loop
+from pipeline.training.board import remove_after, write_events
 from pipeline.training.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from pipeline.training.data import TrainingData, training_data
 from pipeline.training.devices import check_batch, describe, is_chief, sync_replicas, use_devices, wait_for_all
@@ -31,6 +33,7 @@ from pipeline.training.runtime import keep_freed_memory, set_threads, usable_pre
 from pipeline.training.shards import REMEDY
 
 FILLED_AT_ONCE = 8  # validation images
+SHOWN = 4  # of them in TensorBoard
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,13 @@ def train(run: Run, strategy: tf.distribute.Strategy) -> tuple[loop.TrainingStat
     with strategy.scope():
         state = training.begin(settings, run.card_settings["precision"], seed)
         step = training.make_step(state, settings)
-    state.devices = state.devices or describe(strategy)
+    state.name, state.devices = run.name, state.devices or describe(strategy)
     work = checkpoint_folder(run, state)
     validate, checkpoint = None, lambda _: None
     if is_chief(strategy):
         checkpoint = resume(state, work)
-        validate = validation_of(run, state.model) if len(run.validation) else None
+        remove_after(paths.TENSORBOARD / run.name, state.step)
+        validate = validation_of(run, state) if len(run.validation) else None
     sync_replicas(strategy, state)
     batches = strategy.distribute_datasets_from_function(partial(training.batches, settings, run.data, state.step))
     say(
@@ -117,17 +121,23 @@ def resume(state: loop.TrainingState, folder: Path) -> Callable[[loop.TrainingSt
     return lambda state: save_checkpoint(folder, state.step, *loop.dump(state))
 
 
-def validation_of(run: Run, model: loop.Model) -> Callable[[], float]:
-    """A function that fills the validation pairs and returns their RMSE at `unit` scale."""
+def validation_of(run: Run, state: loop.TrainingState) -> Callable[[], float]:
+    """A function that fills the validation pairs, writes TensorBoard's events and returns the RMSE at `unit` scale."""
     network, training = load_network(run.name), load_training(run.name)
     masked, target, boxes = read_pairs(paths.RAW, run.validation)
     classes = run.validation["class"].to_numpy()
+    shown = np.linspace(0, len(masked) - 1, SHOWN).astype(int)
 
     def validate() -> float:
-        training.before_validation(model, run.settings, run.data)
-        fill = partial(network.fill, model)
+        training.before_validation(state.model, run.settings, run.data)
+        fill = partial(network.fill, state.model)
         filled = in_batches(fill, (masked, boxes, classes), FILLED_AT_ONCE, "fill validation pairs")
-        return rmse(cut(filled, boxes) / 255, cut(target, boxes) / 255)
+        value = rmse(cut(filled, boxes) / 255, cut(target, boxes) / 255)
+        strip = np.vstack(
+            [np.hstack(images) for images in zip(masked[shown], filled[shown], target[shown], strict=True)]
+        )
+        write_events(paths.TENSORBOARD / run.name, state, value, strip)
+        return value
 
     return validate
 

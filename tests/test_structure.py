@@ -30,6 +30,7 @@ NOT_MADE = {
     "PARAMS",
     "RECIPES",
     "LEDGER",
+    "TENSORBOARD",
     "WORK",
     "TIMES",
     "COMPARISON",
@@ -259,7 +260,9 @@ def test_every_system_is_a_folder_with_the_two_modules_of_the_contract():
     assert folders == {*SYSTEMS, "shared"}
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=[pytest.mark.slow] * (name == "diffusion")) for name in SYSTEMS]
+)
 @pytest.mark.parametrize("contract", [systems.Network, systems.Training])
 def test_every_system_keeps_the_contract(system, contract):
     try:

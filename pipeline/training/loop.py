@@ -68,6 +68,7 @@ class TrainingState:
     losses: list[dict[str, float]] = field(default_factory=list)  # means over the steps since the row before
     sums: dict[str, float] = field(default_factory=dict)  # of the losses since the last row
     validation: list[dict[str, float]] = field(default_factory=list)
+    name: str = ""  # of the system, for the progress bar
     devices: str = ""  # what it runs on, if TensorFlow cannot tell
     seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validation": 0.0})
 
@@ -175,5 +176,9 @@ def add_losses(state: TrainingState, losses: dict[str, float], every: int) -> No
 
 
 def label(state: TrainingState) -> str:
-    """The progress bar's label, with the last validation RMSE if there is one."""
-    return f"train (validation RMSE {state.validation[-1]['rmse']:.4f})" if state.validation else "train"
+    """The progress bar's label: the system, its losses without the parts of a sum, its validation RMSE."""
+    row = state.losses[-1] if state.losses else {"step": 0.0}
+    sums = tuple(f"{name}_" for name in row)
+    facts = [f"{name} {loss:.4g}" for name, loss in row.items() if name != "step" and not name.startswith(sums)]
+    facts += [f"validation RMSE {last['rmse']:.4f}" for last in state.validation[-1:]]
+    return f"train {state.name}" + (f" ({', '.join(facts)})" if facts else "")

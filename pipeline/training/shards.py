@@ -8,8 +8,8 @@ shards holds those of the whole shards, since nothing in one tells that its last
 import errno
 import json
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,22 +40,26 @@ FEATURES = {
 def write_shards(folder: Path, records: Iterable[tuple[int, Record]], shards: int, per_pair: int) -> None:
     """Append each record, in order, to the shard of the number before it; then write CONTENT.
 
-    Every pair has `per_pair` records.
-
-    Raises OSError if the disk is full.
+    Every pair has `per_pair` records. Raises OSError if the disk is full.
     """
     paths = [folder / f"{shard:03d}-of-{shards:03d}.tfrecord" for shard in range(shards)]
+    with named_errors(), ExitStack() as stack:
+        writers = [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
+        for shard, record in records:
+            writers[shard].write(serialize(record))
+    content = {"per_pair": per_pair, "sha256": {path.name: sha256(path) for path in paths}}
+    (folder / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Around a TFRecordWriter: its errors, which have the system's only in words, as OSError."""
     try:
-        with ExitStack() as stack:
-            writers = [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
-            for shard, record in records:
-                writers[shard].write(serialize(record))
-    except tf.errors.OpError as error:  # it has the system's error only in words
+        yield
+    except tf.errors.OpError as error:
         path, _, reason = error.message.rpartition("; ")
         code = {os.strerror(code): code for code in errno.errorcode}.get(reason, errno.EIO)
         raise OSError(code, reason, path) from None
-    content = {"per_pair": per_pair, "sha256": {path.name: sha256(path) for path in paths}}
-    (folder / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def serialize(record: Record) -> bytes:

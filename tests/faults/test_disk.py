@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(small_disk, au
     filler = fill(folder, 1_400_000)  # space for one or two checkpoints
     *_, last = lines_of("train", run_stage("train pix2pix", folder))
     assert "No space left on device" in last
-    kept = sorted(path.name for path in (folder / paths.WORK).rglob("*") if path.is_file())
+    kept = sorted(path.name for path in (folder / paths.WORK / "checkpoints").rglob("*") if path.is_file())
     assert kept and all(name.endswith(".npz") for name in kept)
     filler.unlink()
     done = run_stage("train pix2pix", folder)
