@@ -84,7 +84,7 @@ def on_all_replicas(step: Step, then: Callable[[], None] = lambda: None) -> Step
     """
     strategy = tf.distribute.get_strategy()
 
-    @tf.function
+    @tf.function(autograph=False)  # no step branches on a tensor, and the conversion takes seconds
     def run(*batch: tf.Tensor) -> dict[str, tf.Tensor]:
         parts = strategy.run(step, args=batch)
         then()
@@ -119,7 +119,7 @@ def sync_replicas(strategy: tf.distribute.Strategy, state: TrainingState) -> Non
         first = context.replica_id_in_sync_group == 0
         return context.all_reduce(SUM, tf.where(first, value, tf.zeros_like(value)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def copy() -> tf.Tensor:
         for variable in state.variables().values():
             variable.assign(from_first(tf.convert_to_tensor(variable.value)))
