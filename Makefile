@@ -6,6 +6,8 @@ PYTHON ?=
 # The value of a variable as one word for the shell, with its dollar signs and quotes.
 quoted = '$(subst ','\'',$(value $(1)))'
 INSTALL = @PYTHON=$(call quoted,PYTHON) sh tools/install.sh
+# Files in the order of tests/conftest.py, and no plugin that other packages bring.
+PYTEST = .venv/bin/python -m pytest --disable-plugin-autoload -p xdist -n 2 --dist loadfile --no-loadscope-reorder
 # DVC's stages run the `python` of .venv, whatever Python the user's environment is set up for.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport RECIPE ARCHIVE SOURCE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
@@ -35,11 +37,11 @@ recipe:  ## set params.yaml to RECIPE, on ARCHIVE=FILE or SOURCE=kaggle, then ru
 
 test:  ## run the tests
 	$(INSTALL) requirements.txt requirements-dev.txt
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all:  ## run the tests and the long sweeps
 	$(INSTALL) requirements.txt requirements-dev.txt
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 diffusion:  ## install what the system diffusion needs besides, PyTorch among it
 	$(INSTALL) requirements.txt requirements-diffusion.txt

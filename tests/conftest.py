@@ -20,12 +20,23 @@ from pipeline.demo.competition import draw_competition
 REPO = Path(__file__).resolve().parents[1]
 REAL = "PHOTO_RECONSTRUCTION_ARCHIVE"
 PAIRS, TESTS = 6, 9  # of the drawn competition: pairs a class, test images
-LONGEST = ("test_pipeline.py", "test_devices.py", "test_upload.py", "test_reproduce.py")
+# Longest first, so that no worker is left alone with one at the end.
+LONGEST = (
+    "test_pipeline.py",
+    "test_reproduce.py",
+    "test_upload.py",
+    "test_loop.py",
+    "test_training.py",
+    "test_contract.py",
+    "test_makefile.py",
+    "test_client.py",
+    "test_batches.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """The longest files first, in this order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @dataclass(frozen=True)

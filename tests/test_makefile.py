@@ -219,6 +219,7 @@ def test_a_venv_of_a_killed_installation_is_made_again(installed):
     assert "2468" in installed.run("make", "submission") and not old.exists()
 
 
+@pytest.mark.slow
 def test_changed_requirements_are_installed(installed):
     (installed.folder / "requirements-diffusion.txt").write_text("# changed\n")
     assert "installing requirements-diffusion.txt" in installed.run("make", "diffusion")

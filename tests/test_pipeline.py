@@ -39,6 +39,7 @@ SETTINGS = {
     "pix2pix.batch_size": 4,
     "train.precision": "float32",
     "pix2pix.filters": 2,
+    "pix2pix.lambda_gan": 0.0,  # compiled in two thirds of the time
     "split.validation_pairs": VALIDATION,
     "pix2pix.validate_every": 8,
     "pix2pix.checkpoint_every": 2,
@@ -68,9 +69,10 @@ def set_params(folder: Path, section: str | None, **changes) -> None:
 
 
 def left_in_work(folder: Path) -> list[Path]:
-    """The files in the work folder but the notes of how long training took."""
+    """The files in the work folder but TensorBoard's and the notes of how long training took."""
     files = [path for path in (folder / paths.WORK).rglob("*") if path.is_file()]
-    return [path for path in files if path.parent != folder / paths.TIMES]
+    kept = (folder / paths.TIMES, folder / paths.TENSORBOARD)
+    return [path for path in files if not any(path.is_relative_to(place) for place in kept)]
 
 
 def stages_run(output: str) -> list[str]:
@@ -285,6 +287,8 @@ def test_the_curves_the_card_and_the_index_tell_of_one_training(project, system,
     assert card["last"]["step"] == steps
     losses = pd.read_csv(project / paths.CURVES / system / "losses.csv")
     assert losses["step"].tolist() == list(range(1, steps + 1)) and np.isfinite(losses).all(axis=None)
+    events = sorted((project / paths.TENSORBOARD / system).iterdir())
+    assert [int(path.suffix[1:]) for path in events] == validated
 
 
 def test_the_split_is_the_index_with_whole_twin_groups_held_out(project):
@@ -437,6 +441,7 @@ def test_an_added_system_is_trained_fills_is_scored_and_compared_and_one_that_is
     assert not (clone / paths.MODELS / "pix2pix").exists() and not (clone / paths.CURVES / "pix2pix").exists()
 
 
+@pytest.mark.slow
 def test_an_experiment_overrides_single_settings(scratch, run):
     commit(scratch, run)
     output = run(scratch, "dvc", "exp", "run", "-S", "evaluate.samples=2", "-S", "cyclegan.learning_rate=1e-5").stdout
@@ -485,6 +490,7 @@ def test_dvc_shows_the_results(project, run, tmp_path, command):
         assert "reports/curves/residual/validation.csv" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
     commit(scratch, run)
     set_params(scratch, "submission", scale="unit")
@@ -505,6 +511,7 @@ def test_a_training_done_before_is_not_done_again(scratch, project, run):
         assert sha256(scratch / name) == sha256(project / name)
 
 
+@pytest.mark.slow
 def test_a_setting_that_there_is_not_ends_the_run_in_one_clear_line(scratch, run):
     set_params(scratch, "submission", chanels="rgb")
     done = run(scratch, "dvc", "repro", check=False)

@@ -16,7 +16,11 @@ import yaml
 from pipeline import paths, train
 from pipeline.base.errors import BadInput
 from pipeline.competition.index import masked_path, read_index, target_path
+from pipeline.params import load_params
 from pipeline.systems.card import CARD, read_card
+from pipeline.systems.residual import training as residual
+from pipeline.training.checkpoints import save_checkpoint
+from pipeline.training.devices import describe, use_devices
 from pipeline.training.shards import list_shards
 from tests.helpers.stages import train_here
 
@@ -70,6 +74,26 @@ def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_one_line_says_how_to_continue(
     line = f"train: interrupted after step {step}, which was saved; `dvc repro` goes on from here"
     assert done.stdout.splitlines()[-1] == line and "Traceback" not in done.stdout
     assert not (folder / paths.MODELS).exists() and not list(folder.rglob("*.partial"))
+
+
+def test_a_signal_stops_a_training_after_its_step_and_the_next_one_begins_there(augmented, monkeypatch):
+    """The signal comes when step 2 has been saved."""
+
+    def save_and_stop(*checkpoint: object) -> None:
+        save_checkpoint(*checkpoint)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="after step 3, which was saved"):
+        patch.setattr(train, "save_checkpoint", save_and_stop)
+        train_here(augmented, "residual")
+    assert checkpoints(augmented) == [2, 3]
+    monkeypatch.chdir(augmented)
+    strategy = use_devices("none")
+    run = train.load_run("residual", load_params(), strategy)
+    state = residual.begin(run.settings, "float32", run.data.seed)
+    state.devices = describe(strategy)
+    train.resume(state, train.checkpoint_folder(run, state))
+    assert state.step == 3
 
 
 @pytest.mark.slow

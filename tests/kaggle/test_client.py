@@ -169,6 +169,7 @@ def test_a_server_that_stalls_is_given_up(server, get, archive, tmp_path, where)
         assert server.asked(FILE)[-1].headers["range"] == f"bytes={2**20}-"
 
 
+@pytest.mark.slow
 def test_a_slow_download_continues_while_bytes_arrive(server, account, archive, tmp_path):
     account()
     server.answers[FILE] = Answer(body=archive, headers=download(archive).headers, pause=0.01)
@@ -193,6 +194,7 @@ def test_it_waits_as_retry_after_says(server, get, archive, wait, seconds, capsy
     assert f"(429): slow down; trying again in {seconds} s\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_retry_after_date(server, get):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     server.answers[FILES] = [wait_first(date), redirect(STORE)]
@@ -213,6 +215,7 @@ def test_temporary_errors_are_retried(server, get, archive, capsys):
     assert "Kaggle answers with an error (503): refused with 503; trying again in 0 s\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_key_is_not_printed_although_verbose_is_set(fetch):
     done = fetch(VERBOSE="true")
     assert done.returncode == 0 and FETCHED in done.stderr, done.stderr

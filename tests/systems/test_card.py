@@ -86,6 +86,7 @@ def version_in(folder) -> str:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_codes_version_is_the_same_each_time_and_in_any_folder(project, tmp_path):
     first, second = version_in(project), version_in(project)
     project.rename(tmp_path / "moved")
@@ -93,7 +94,13 @@ def test_the_codes_version_is_the_same_each_time_and_in_any_folder(project, tmp_
 
 
 @pytest.mark.parametrize(
-    ("module", "changes"), [("probe", True), ("systems/card", True), ("base/files", False), ("write", False)]
+    ("module", "changes"),
+    [
+        ("probe", True),
+        ("base/files", False),
+        pytest.param("systems/card", True, marks=pytest.mark.slow),
+        pytest.param("write", False, marks=pytest.mark.slow),
+    ],
 )
 def test_the_codes_version_changes_with_loaded_modules_that_can_change_an_output(project, module, changes):
     """So no training resumes from a checkpoint of another train.py or network, but rewording a message is harmless."""

@@ -160,6 +160,7 @@ def test_random_holes_are_drawn_anew_by_seed_and_position_and_the_photographs_st
         assert (masked == np.where(hole > 0, -1, target)).all()
 
 
+@pytest.mark.slow
 def test_random_holes_are_boxes_of_75_pixels_a_side_from_the_first_corner_to_the_last(tmp_path):
     """The picture's red is the row and its green the column, so each pixel shows where it comes from."""
     row, column = np.mgrid[:SIZE, :SIZE]

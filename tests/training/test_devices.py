@@ -43,6 +43,7 @@ SETTINGS = {
     "pix2pix.random_holes": True,
 }
 PROGRAM = Path(__file__).parents[1] / "helpers" / "on_devices.py"
+TINY = PROGRAM.with_name("tiny_on_devices.py")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,22 @@ def assert_same_curves(folder: Path, other: Path, system: str) -> None:
     )  # else the comparison proves little
 
 
-@pytest.mark.parametrize("system", ["residual", pytest.param("pix2pix", marks=pytest.mark.slow)])
+def test_two_devices_train_a_tiny_network_as_one_does_and_cut_no_odd_batch(code_here):
+    done = subprocess.run(
+        [sys.executable, str(TINY)], env=os.environ | code_here, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    one, two = found["none"], found["mirrored"]
+    assert (one["devices"], two["devices"]) == ("1 x CPU", "2 x CPU")
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-4, atol=1e-6)
+    assert one["losses"][-1] < 0.9 * one["losses"][0]
+    assert found["refused"].startswith("residual.batch_size is 3, shared by 2 devices")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["residual", "pix2pix"])
 def test_two_devices_have_the_loss_curve_of_one_with_twice_the_batch(trained, system):
     (one, two, _), output = trained(system)
     assert (two / paths.MODELS).exists(), output
@@ -146,6 +162,7 @@ def test_two_devices_have_the_loss_curve_of_one_with_twice_the_batch(trained, sy
     assert devices == ["1 x CPU", "2 x CPU"] and "on 1 x CPU" in output and "on 2 x CPU" in output
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_cut_is_refused(trained):
     (*_, refused), output = trained("residual")
     assert output.splitlines()[-1].startswith("train: residual.batch_size is 3, shared by 2 devices")

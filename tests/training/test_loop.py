@@ -47,9 +47,9 @@ def begin(seed: int = SEED) -> TrainingState:
 
 @pytest.fixture(scope="module", autouse=True)
 def shallow_networks() -> Iterator[None]:
-    """U-Nets of five levels instead of eight, which are compiled in two thirds of the time."""
+    """U-Nets of four levels instead of eight, which are compiled in half of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet, "DOWN", unet.DOWN[:5])
+        patch.setattr(unet, "DOWN", unet.DOWN[:4])
         yield
 
 
@@ -184,7 +184,7 @@ def test_without_a_validation_it_trains_all_the_same(again, validation):
     assert all((arrays[name] == expected[0][name]).all() for name in trained)
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 8))])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one_to_the_bit(
     uninterrupted, validation, step, again, rows_of_three
 ):
@@ -258,7 +258,7 @@ def test_a_batch_that_is_not_finite_ends_it_and_the_last_checkpoint_is_sound(tmp
 
 
 @pytest.mark.parametrize("part", ["generator", "discriminator"])
-@pytest.mark.parametrize("validate_every", [1, 2])
+@pytest.mark.parametrize("validate_every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_last_step_whose_weights_are_not_finite_is_noticed(tmp_path, part, validate_every, again):
     """The losses are of the weights before it, and filled pixels are whole numbers whatever the weights are."""
     state, train = again(settings(steps=3, validate_every=validate_every))
@@ -274,7 +274,7 @@ def test_a_last_step_whose_weights_are_not_finite_is_noticed(tmp_path, part, val
     assert counters["step"] == 2 and finite(arrays.values()) and finite(state.best)
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_checkpoint_never_holds_a_value_that_is_not_finite(tmp_path, every, again):
     _, train = again(settings(learning_rate=1e39, validate_every=100, checkpoint_every=every))
     with pytest.raises(BadInput, match="not finite"):
@@ -298,7 +298,7 @@ def test_statistics_that_are_not_finite_are_never_the_best(again):
     assert [row["rmse"] for row in state.validation] == [0.5] and finite(state.best)
 
 
-@pytest.mark.parametrize("at", [3, 4, STEPS])
+@pytest.mark.parametrize("at", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, STEPS))])
 def test_a_stopped_training_saves_that_step_and_resumes_to_the_same_end(
     tmp_path, uninterrupted, validation, at, again, rows_of_three
 ):
@@ -312,3 +312,24 @@ def test_a_stopped_training_saves_that_step_and_resumes_to_the_same_end(
     loop.restore(state, *load_checkpoint(tmp_path))
     train(validation(state))
     assert_same_end(state, uninterrupted[0])
+
+
+@pytest.mark.parametrize(
+    ("losses", "rmse", "expected"),
+    [
+        ({}, None, "train residual"),
+        ({"loss": 0.0123456}, None, "train residual (loss 0.01235)"),
+        ({"loss": 2.0}, 0.25, "train residual (loss 2, validation RMSE 0.2500)"),
+        (
+            {"discriminator": 1.5, "generator": 3.0, "generator_gan": 1.0},
+            None,
+            "train residual (discriminator 1.5, generator 3)",
+        ),
+        ({"discriminator": 1.5, "generator_gan": 1.0}, None, "train residual (discriminator 1.5, generator_gan 1)"),
+    ],
+)
+def test_the_progress_line_names_the_system_its_losses_and_the_last_validation(losses, rmse, expected):
+    """The parts of a sum are left out."""
+    rows = [{"step": 8} | losses] if losses else []
+    validation = [{"step": 8, "rmse": rmse}] if rmse else []
+    assert loop.label(TrainingState(None, {}, {}, [], 8, rows, validation=validation, name="residual")) == expected

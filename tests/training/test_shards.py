@@ -1,5 +1,8 @@
 """Shards: what is written is read, always as the same bytes, and damage is noticed."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -131,3 +134,12 @@ def test_shards_not_written_to_the_end_are_refused(tmp_path):
 def test_shards_are_listed_in_order(tmp_path):
     write(tmp_path, some_records(12), 11)
     assert list_shards(tmp_path)[0] == [str(tmp_path / f"{shard:03d}-of-011.tfrecord") for shard in range(11)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_the_systems_own_error(tmp_path):
+    path = tmp_path / "000-of-001.tfrecord"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write(tmp_path, some_records(3), 1)
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)

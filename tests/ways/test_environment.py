@@ -111,6 +111,7 @@ def homes(tmp_path_factory) -> tuple[Path, Path]:
     return empty, configured
 
 
+@pytest.mark.slow
 def test_settings_for_other_programs_change_no_result_and_print_nothing(homes, repo):
     """TensorFlow's own log lines are hidden, and Keras writes no keras.json."""
     empty, configured = homes

@@ -232,6 +232,7 @@ def test_without_cache_and_remote_all_stages_run(project):
     assert "its model is in no cache or remote, so the versions it was made with are unknown" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive", ["../../there/archive", pytest.param(ARCHIVE, marks=pytest.mark.slow)])
 def test_from_scratch_all_stages_run_on_this_repositorys_archive_without_the_cache(project, archive):
     project.write(f"{archive}/images", "photographs\n")
@@ -266,6 +267,7 @@ def test_an_archive_that_moved_is_named_on_the_command_line(project):
     assert "gone: different from stage train@one on" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["score-0.1", pytest.param("", marks=pytest.mark.slow)])
 def test_the_upload_is_compared_and_found_by_tag_or_commit(project, tag):
     add_upload(project, "1" * 64, tag)
@@ -286,6 +288,7 @@ def test_other_outputs_are_different_and_their_stage_is_named(project):
     assert "elsewhere: different from stage train@one on (data/model/one); by how much is unknown" in output
 
 
+@pytest.mark.slow
 def test_a_failing_stage_is_reported_in_one_line(project):
     project.write_stages("false && ")
     project.write_params(ARCHIVE)
@@ -354,6 +357,7 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
     go.touch()  # end what still waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_when_stopped_it_ends_its_stage_and_removes_its_clone(project, waiting, number):
     before = project.state()

@@ -62,6 +62,7 @@ def test_one_generator_is_read_for_both(one, weights):
     assert same(forward, weights[0]) and same(back, weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", ["resnet", "unet"])
 def test_the_network_with_the_weights_has_the_originals_output(tmp_path, generator):
     weights = keras2.lively(generator, FILTERS, 3)
@@ -74,18 +75,21 @@ def test_the_network_with_the_weights_has_the_originals_output(tmp_path, generat
     np.testing.assert_allclose(keras.ops.convert_to_numpy(network(image, training=False)), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_read_in_a_strategys_scope_too(one, weights):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         forward, _ = read_generators(one, build("resnet"))
     assert same(forward, weights[0])
 
 
+@pytest.mark.slow
 def test_two_generators_are_read_in_their_order(tmp_path, weights):
     keras2.write_two(tmp_path, "resnet", *weights)
     forward, back = read_generators(tmp_path, build("resnet"))
     assert same(forward, weights[0]) and same(back, weights[1])
 
 
+@pytest.mark.slow
 def test_two_generators_are_read_if_one_gets_the_others_output(tmp_path, weights):
     def chained(one: list, other: list, image: tf.Tensor) -> list[tf.Tensor]:
         return [keras2.resnet(iter(other), keras2.resnet(iter(one), image))]
@@ -104,6 +108,7 @@ def test_variables_of_another_network_are_refused_and_counted(one, weights, gene
         read_generators(one, network)
 
 
+@pytest.mark.slow
 def test_a_network_that_computes_something_else_is_refused(tmp_path, weights):
     """Its variables are the same; only epsilon differs, or which of two variables is gamma."""
 

@@ -22,6 +22,7 @@ from tests.helpers.pictures import photographs, some_boxes, unknown
 from tests.helpers.settings import settings_of
 from tests.helpers.trainings import check_resumed, same, shard_data, uncompiled
 
+pytestmark = pytest.mark.slow
 DATA = shard_data(seed=5)
 NETWORKS = [*system.GENERATORS, *system.DISCRIMINATORS]
 
@@ -197,7 +198,6 @@ def test_a_checkpoint_depends_on_the_pretrained_weights_too(pretrained):
     assert system.input_files(settings(pretrained=str(pretrained[0])), DATA) == expected
 
 
-@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_weights_bit_for_bit(shards, tmp_path, monkeypatch):
     """With dropout, which has a random state."""
     monkeypatch.setattr(unet, "DROPOUT", 0.5)

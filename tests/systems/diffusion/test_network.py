@@ -14,6 +14,7 @@ from tests.helpers.settings import settings_of
 from tests.helpers.trainings import same
 from tools import tiny_diffusion
 
+pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 

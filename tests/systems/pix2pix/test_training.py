@@ -88,6 +88,7 @@ def test_without_an_adversary_no_discriminator_is_trained(batch, shallow, uncomp
     assert counts == {"generator_optimizer": 1, "discriminator_optimizer": 0}
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_holes_ignores_the_known_pixels(batch, shallow, uncompiled):
     masked, target, hole = batch
     other = tf.where(hole > 0, target, -target)  # another target where the pixels are known
@@ -121,6 +122,7 @@ def test_in_training_the_generator_sees_the_hole_if_asked_for(batch, shallow, un
         assert (kernels[1][:, :, 3] == before[:, :, 3]).all() and (kernels[0][:, :, 3] != before[:, :, 3]).all()
 
 
+@pytest.mark.slow
 def test_a_training_with_all_settings_changed_learns(batch, shallow):
     chosen = settings(
         mask_channel=True, loss="holes", lambda_gan=0.0, lambda_l1=0.0, lambda_l2=1.0, filters=4, learning_rate=2e-3

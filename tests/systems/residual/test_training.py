@@ -73,6 +73,7 @@ def test_the_model_is_the_average_of_the_weights(small, uncompiled):
     assert not all(np.allclose(a, b, atol=1e-6) for a, b in zip(found, now, strict=True))
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_of_the_average(small, uncompiled):
     chosen = settings(steps=4, validate_every=1, learning_rate=0.01)
     state, better = begin(chosen), iter([0.4, 0.3, 0.2, 0.1])
@@ -93,15 +94,15 @@ def test_a_step_is_that_of_keras_adam_with_decoupled_decay_and_a_clipped_norm(sm
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(network.trainable_variables)
     step = system.make_step(state, chosen)
-    for number, (inputs, target, weights) in enumerate(draw(small, chosen, 6)):
-        target = target * np.float32(300 if number < 3 else 0.1)
+    for number, (inputs, target, weights) in enumerate(draw(small, chosen, 4)):
+        target = target * np.float32(300 if number < 2 else 0.1)
         with tf.GradientTape() as tape:
             loss = residual.loss(target, network(inputs, training=True), weights)
         gradients = tape.gradient(loss, network.trainable_variables)
         norms.append(float(tf.linalg.global_norm(gradients)))
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         assert float(step(inputs, target, weights)["loss"]) == pytest.approx(float(loss), rel=1e-4)
-    assert min(norms[:3]) > 3 and max(norms[3:]) < 1
+    assert min(norms[:2]) > 3 and max(norms[2:]) < 1
     for a, b in zip(loop.snapshot(state.networks["network"]), loop.snapshot(network), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -273,6 +274,7 @@ def test_interrupted_it_ends_with_the_same_bits(tmp_path, project):
     check_resumed(system, settings(zoom=1.5), project, tmp_path, 1, 5)
 
 
+@pytest.mark.slow
 def test_training_starts_at_the_harmonic_fill_and_goes_below_it(small):
     chosen = settings(steps=150, filters=8, learning_rate=3e-3, batch_size=4)
     state = begin(chosen)

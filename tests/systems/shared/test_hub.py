@@ -131,6 +131,7 @@ def test_offline_one_line_says_what_to_do(located):
     assert len(line.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_needed_files_are_downloaded_once(hub, located, tmp_path):
     folder = Path(located(HUB_ID, HF_ENDPOINT=hub.url))
     assert folder.is_relative_to(tmp_path / "downloads")

@@ -11,6 +11,7 @@ from pipeline.training import loop
 from tests.helpers.settings import settings_of
 from tests.helpers.trainings import check_resumed, same, shard_data, uncompiled
 
+pytestmark = pytest.mark.slow
 SETTINGS = settings_of("vanilla_gan", steps=4, batch_size=2, checkpoint_every=3, learning_rate=3e-4, filters=2)
 
 
@@ -70,6 +71,5 @@ def test_a_step_moves_every_kernel(first_steps):
         assert len(moved) >= 6 and all(moved)
 
 
-@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_weights_bit_for_bit(shards, shallow, tmp_path):
     check_resumed(system, SETTINGS, shard_data(seed=5), tmp_path, 3)
