@@ -19,13 +19,11 @@ from pipeline.competition.boxes import put
 from pipeline.competition.index import read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.params import Params, load_params
+from pipeline.report import comparison
 from pipeline.report.sheet import draw_sheet, encode_sheet, spread
 from pipeline.systems.card import read_card, seconds_of
 
-# The baseline's systems on the public leaderboard.
-LEADERBOARD = {"vanilla_gan": "0.24881", "diffusion": "0.23722", "cyclegan": "0.23562", "pix2pix": "0.16714"}
 IMAGES = 4  # in the picture
-NOT_SYSTEMS = ("submission", "blend")
 
 
 def main() -> None:
@@ -34,7 +32,8 @@ def main() -> None:
     scores, fills = read_results(params.systems)
     split = read_index(paths.SPLIT)
     pairs = split[split["split"] == "validation"]
-    text = compare(params.systems, scores).to_markdown(index=False, disable_numparse=True)
+    systems = {system: describe(system) for system in params.systems}
+    text = comparison.compare(systems, scores).to_markdown(index=False, disable_numparse=True)
     picture = draw(params, pairs, fills)
     title = f"# The systems, recipe {params.recipe}, on {len(pairs)} validation pairs\n\n"
     shown = f"\n\n![the same images filled by each]({paths.COMPARISON_SHEET.name})\n"
@@ -67,28 +66,11 @@ def read_results(systems: list[str]) -> tuple[dict, dict[str, np.ndarray]]:
     return scores, fills
 
 
-def compare(systems: list[str], scores: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """A row for each trained system, then one for each simple fill, in columns of text."""
-    simple = [name for name in scores if name not in (*systems, *NOT_SYSTEMS)]
-    rows = [{"system": system} | describe(system) for system in systems]
-    rows += [{"system": name.replace("_", " ")} for name in simple]
-    for row, name in zip(rows, (*systems, *simple), strict=True):
-        row["RMSE"] = f"{scores[name]['all']:.4f}"
-        if "without_twins" in scores[name]:
-            row["pairs without a twin"] = f"{scores[name]['without_twins']:.4f}"
-        row["baseline, leaderboard"] = LEADERBOARD.get(name, "")
-    return pd.DataFrame(rows).fillna("")
-
-
 def describe(system: str) -> dict[str, str]:
     """Size and training of a system, from its card; and how long the training took, if it was done here."""
     card = read_card(paths.MODELS / system)
     settings, seconds = card["settings"], seconds_of(paths.TIMES, card)
-    row = {
-        "parameters": f"{card['parameters']:,}",
-        "steps": f"{settings['steps']} of {settings['batch_size']}",
-        "devices": card["devices"],
-    }
+    row = comparison.describe(card)
     if seconds:
         samples = settings["steps"] * settings["batch_size"] / seconds["steps"]
         row |= {"training, minutes": f"{sum(seconds.values()) / 60:.1f}", "samples a second": f"{samples:.1f}"}

@@ -8,14 +8,19 @@ import pytest
 
 from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.compare import compare, describe, read_results
+from pipeline.compare import describe, read_results
 from pipeline.evaluate import SCORE_COLUMNS, flat
+from pipeline.report import comparison
 from pipeline.systems.card import note_seconds, read_card, seconds_of, write_card
 
 SCORES = {
     name: {"all": 0.1 + number / 100, "without_twins": 0.2 + number / 100}
     for number, name in enumerate(("submission", "blend", "pix2pix", "residual", "mean_colour"))
 }
+
+
+def compare(systems: list[str], scores: dict[str, dict[str, float]]) -> pd.DataFrame:
+    return comparison.compare({system: describe(system) for system in systems}, scores)
 
 
 @pytest.fixture
