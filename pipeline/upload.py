@@ -7,6 +7,7 @@ next run finds the submission by these digits and does not send it again.
 """
 
 import argparse
+import io
 import json
 import math
 import re
@@ -15,6 +16,8 @@ import time
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pandas as pd
 
 from pipeline import paths
 from pipeline.base.command import lock, run
@@ -28,6 +31,7 @@ from pipeline.kaggle import client as kaggle
 from pipeline.kaggle.client import COMPETITION_PAGE, NUMBER
 from pipeline.kaggle.ledger import ERROR, WAITING_TAG, add_row, read_ledger, set_row, write_ledger
 from pipeline.params import Params, load_params
+from pipeline.report import conventions
 
 DEADLINE = 1800.0  # seconds
 LONGEST_PAUSE = 5.0  # seconds between two requests for the score
@@ -331,6 +335,25 @@ def tell(row: Row) -> None:
         state += f", private {row['private_score']}" if row["private_score"] else ""
         state += f"; the tag {row['tag']} reproduces it" if row["tag"] else ""
     say(f"upload: submission {row['ref']} {state}")
+    if found := explain(row):
+        say(f"upload: {found}")
+
+
+def explain(row: Row) -> str:
+    """What the public score says of the truth's channel order and scale, by the scores in the row's commit.
+
+    "" if it says nothing, if there are no scores, or if they are of another submission, as after --force.
+    """
+    if row["public_score"] in ("", ERROR) or not row["validation_rmse"]:
+        return ""
+    try:
+        table = pd.read_csv(io.StringIO(repo.file_at(row["commit"], paths.SCORES.as_posix()) or ""))
+        rows = table[(table["set"] == conventions.SET) & (table["fill"] == conventions.FILL)]
+        known = dict(zip(rows["subset"], rows["rmse"].astype(float), strict=True))
+    except (BadInput, ValueError, KeyError):  # no such commit here, or no such table in it
+        return ""
+    current = [name for name, value in known.items() if f"{value:.5f}" == row["validation_rmse"]]
+    return conventions.explain(float(row["public_score"]), current[0], known) if current else ""
 
 
 if __name__ == "__main__":

@@ -310,12 +310,14 @@ class Contest:
         return reply({"submissions": shown[start:stop], "nextPageToken": str(stop) if stop < len(entries) else ""})
 
 
-def scorer(index: Path, truth: Path) -> Callable[[bytes], float]:
-    """A function that scores a CSV against a drawn competition's targets, with Kaggle's encoding: bgr, minmax."""
+def scorer(
+    index: Path, truth: Path, channels: submission.Channels = "bgr", scale: submission.Scale = "minmax"
+) -> Callable[[bytes], float]:
+    """A function that scores a CSV against a drawn competition's targets, in Kaggle's channel order and scale."""
     rows = read_index(index)
     test = rows[rows["split"] == "test"]
     names, boxes = test["filename"].tolist(), boxes_of(test)
-    answer = submission.encode(read_images([truth / name for name in names]), boxes, "bgr", "minmax")
+    answer = submission.encode(read_images([truth / name for name in names]), boxes, channels, scale)
 
     def score(csv: bytes) -> float:
         with tempfile.NamedTemporaryFile(suffix=".csv") as file:

@@ -1,6 +1,8 @@
 """Uploads with the unmodified kaggle client, git and DVC to a contest on this machine."""
 
 import io
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +22,11 @@ from pipeline.archive.tables import list_images
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.competition import submission
-from pipeline.competition.index import COLUMNS, boxes_of
+from pipeline.competition.images import read_images, to_uint8
+from pipeline.competition.index import COLUMNS, boxes_of, masked_path, read_index, read_pairs
+from pipeline.fills import harmonic
 from pipeline.kaggle.ledger import read_ledger
+from pipeline.report import conventions
 from tools.kaggle_server import (
     BOARD,
     CREATE,
@@ -191,6 +196,59 @@ def test_a_submission_is_sent_scored_and_added_to_the_ledger(project, score):
         assert archive.read(entry) == csv
     assert len(put.body) < len(csv) / 2
     assert project.git("status", "--porcelain") == f"?? {paths.LEDGER}"
+
+
+@pytest.fixture(scope="module")
+def fitting(made, demo_competition, tmp_path_factory, environment, code_here) -> Path:
+    """The repository with a good fill as submission, half harmonic and half truth, and the scores for it."""
+    project = Project(copytree(made, tmp_path_factory.mktemp("fitting") / "it", symlinks=True), None, None, {})
+    project.environment = environment | code_here
+    index = read_index(made / paths.INDEX)
+    train, test = (index[index["split"] == name] for name in ("train", "test"))
+    masked, target, boxes = read_pairs(demo_competition.raw, train)
+    known = conventions.score_conventions(half_right(masked, target, boxes), target, boxes)
+    names, boxes = test["filename"].tolist(), boxes_of(test)
+    masked = read_images(masked_path(demo_competition.raw, row) for row in test.to_dict("records"))
+    target = read_images(demo_competition.truth / name for name in names)
+    submission.write(project.folder / MADE, names, boxes, half_right(masked, target, boxes))
+    metrics = json.dumps({"validation": {"submission": known["bgr minmax"]}})
+    (project.folder / "made.json").write_text(metrics, encoding="utf-8")
+    (project.folder / paths.SCORES).parent.mkdir()
+    rows = "".join(f"convention,submission,{name},{value}\n" for name, value in known.items())
+    (project.folder / paths.SCORES).write_text(f"set,fill,subset,rmse\n{rows}", encoding="utf-8")
+    assert project.run(sys.executable, "-m", "dvc", "repro", "--quiet").returncode == 0
+    project.commit()
+    return project.folder
+
+
+def half_right(masked: np.ndarray, target: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The values of the mean of the harmonic fill and the target, as a submission in bgr minmax."""
+    filled = to_uint8((harmonic.fill(masked, boxes).astype(float) + target) / 2)
+    return submission.encode(filled, boxes, "bgr", "minmax")
+
+
+CHANNELS = r"another truth fits 0\.\d+ better: set submission\.channels: rgb, then expect about 0\.\d+"
+NONE = r"no channel order and scale explain 0\.90000: on the validation pairs they give 0\.\d+ to 0\.\d+"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [("bgr minmax", ""), ("bgr unit", ""), ("rgb minmax", CHANNELS), ("rgb unit", CHANNELS), ("none", NONE)],
+)
+def test_a_score_tells_which_convention_the_truth_has(project, fitting, demo_competition, truth, said):
+    copytree(fitting, project.folder, symlinks=True, dirs_exist_ok=True)
+    of_none = truth == "none"
+    project.contest.score = (
+        (lambda _: 0.9) if of_none else scorer(fitting / paths.INDEX, demo_competition.truth, *truth.split())
+    )
+    project.contest.polls = 100
+    assert project.upload("--deadline", "6").returncode == 0
+    project.contest.submissions[0]["polls"] = 0
+    for done in (project.upload("--refresh", message=None), project.upload()):
+        _, told = done.stderr.split("upload: submission 1000 scored")
+        _, *lines = told.splitlines()
+        assert len(lines) == bool(said) and all(re.fullmatch(f"upload: {said}", line) for line in lines)
 
 
 @pytest.mark.slow
