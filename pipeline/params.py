@@ -157,6 +157,7 @@ class Submission(Section):
 
 class Evaluate(Section):
     samples: Annotated[int, Field(ge=1, le=64)]
+    test_samples: Count
 
 
 class Params(Section):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
+DEFAULTS = Path("recipes/defaults.yaml")
 RAW = Path("data/raw")
 TRUTH = Path("data/truth")  # the test images without holes; empty unless the competition was drawn
 INDEX = Path("data/index.csv")
@@ -20,6 +21,7 @@ METRICS = Path("metrics.json")  # what runs are compared by
 SCORES = Path("reports/scores.csv")  # every fill on every subset
 CURVES = Path("reports/curves")  # a folder for each system
 SHEET = Path("reports/sheet.jpg")
+TEST_SHEET = Path("reports/test_sheet.jpg")
 PAGE = Path("reports/index.html")
 COMPARISON = Path("reports/comparison.md")  # written by a command, as its picture is
 COMPARISON_SHEET = Path("reports/comparison.jpg")

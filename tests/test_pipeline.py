@@ -5,9 +5,12 @@ One run is shared by most tests; what changes something does so in a copy of it.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -17,14 +20,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import paths
+from pipeline import evaluate, paths
 from pipeline.base.files import sha256
 from pipeline.competition import submission
-from pipeline.competition.boxes import BOX, cut, hole_mask
+from pipeline.competition.boxes import BOX, cut, hole_mask, put
 from pipeline.competition.images import read_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
+from tests.helpers import browser
 from tests.helpers.children import start
-from tests.helpers.scores import read_scores
+from tests.helpers.scores import read_conventions, read_scores
 from tests.helpers.stages import run_here
 
 TESTS, STEPS, RESIDUAL_STEPS, VALIDATION = 6, 8, 12, 3
@@ -49,6 +53,7 @@ SETTINGS = {
     "residual.validate_every": 6,
     "residual.checkpoint_every": 2,
     "evaluate.samples": 3,
+    "evaluate.test_samples": 4,
 }
 TRAINING = [f"train@{system}" for system in SYSTEMS]
 TOY = Path(__file__).parent / "helpers" / "toy"
@@ -130,7 +135,7 @@ def test_a_finished_run_leaves_no_checkpoint_and_nothing_half_written(project):
 def test_git_gets_the_small_results_and_nothing_else(project, run):
     listing = run(project, "git", "status", "--porcelain", "--untracked-files=all").stdout
     new = {line[3:] for line in listing.splitlines()}
-    small = (paths.METRICS, paths.SCORES, *CURVES, paths.SHEET, paths.PAGE)
+    small = (paths.METRICS, paths.SCORES, *CURVES, paths.SHEET, paths.TEST_SHEET, paths.PAGE)
     assert new == {"dvc.lock", *(path.as_posix() for path in small)}
     assert sum((project / name).stat().st_size for name in new) < 1_000_000
 
@@ -475,6 +480,54 @@ def test_the_page_has_the_scores_of_the_metrics(project):
     assert f'src="{paths.SHEET.name}"' in page and cv2.imread(str(project / paths.SHEET)).std() > 10
 
 
+def test_the_top_of_the_page_has_the_recipe_the_devices_and_the_settings_that_differ(project):
+    page = (project / paths.PAGE).read_text(encoding="utf-8")
+    top = re.sub("<[^>]*>", "", page[page.index("<h1>") : page.index("<h2>")])
+    assert "Recipe demo, trained on 1 x CPU." in top
+    for line in ("residual.steps: 12 (3000)", "train.precision: float32 (mixed_bfloat16)", "augment.shards: 5 (8)"):
+        assert line in top
+    assert "fetch.demo.pairs_per_class: 4 (100)" in top and "submission" not in top and "vanilla_gan" not in top
+
+
+def test_the_test_sheet_shows_every_class_and_the_number_that_is_asked_for(scratch, test_rows):
+    """A sheet has two samples a row, each of three images of 144 pixels."""
+    assert cv2.imread(str(scratch / paths.TEST_SHEET)).shape[0] > 2 * 144
+    twins = pd.read_csv(scratch / paths.TWINS, keep_default_na=False).query("split == 'test'")
+    assert (twins["twin"] != "").any()
+    with chdir(scratch):
+        filled = evaluate.load_test(read_index(paths.SPLIT), partial(submission.encode, channels="bgr", scale="minmax"))
+        plain = evaluate.draw(filled, np.arange(TESTS), lambda _: "")
+        sheet = evaluate.make_test_sheet(filled, 100)
+    assert sheet.shape[1] == plain.shape[1] and sheet.shape[0] > plain.shape[0] > TESTS // 2 * 144
+
+
+def test_a_real_browser_shows_the_page_whole_and_loads_nothing_from_the_network(project, tmp_path):
+    if not browser.CHROMIUM:
+        pytest.skip("no Chromium is installed; on Debian `apt-get install chromium`")
+    desk = browser.look(project / paths.PAGE, tmp_path, 1300)
+    phone = browser.look(project / paths.PAGE, tmp_path, 400, dark=True)
+    fills = [len(fills) for fills in read_scores(project).values()]
+    for shown in (desk, phone):
+        assert shown["tables"] == [*(count + 1 for count in fills), len(SYSTEMS) + 4]
+        assert len(shown["pictures"]) == 2 and min(shown["pictures"]) > 0
+        assert len(shown["curves"]) == 8 and shown["right"] <= shown["width"]
+        assert shown["loaded"] == []
+    assert len(set(desk["curves"])) == 3 and len(set(phone["curves"])) == 1 and phone["width"] <= 400
+    assert desk["ink"] != phone["ink"]
+
+
+def test_the_submission_is_scored_against_a_truth_in_each_convention(project):
+    found, score = read_conventions(project), read_scores(project)["validation"]["submission"]["all"]
+    assert found.keys() == {"bgr minmax", "bgr unit", "rgb minmax", "rgb unit"}
+    pairs = validation_rows(project)
+    boxes, values = boxes_of(pairs), validation_fills(project)["submission"]
+    truth = cut(read_images(target_path(project / paths.RAW, row) for row in pairs.to_dict("records")), boxes)
+    masked = read_images(masked_path(project / paths.RAW, row) for row in pairs.to_dict("records"))
+    sent = submission.encode(put(values, masked, boxes), boxes, "bgr", "minmax")
+    assert found["bgr minmax"] == score
+    assert found["rgb unit"] == pytest.approx(np.sqrt(np.mean((sent - truth / 255) ** 2)), abs=1e-5)
+
+
 def test_a_second_run_runs_nothing(project, run):
     before = sha256(project / "dvc.lock")
     assert stages_run(run(project, "dvc", "repro").stdout) == []
@@ -635,6 +688,7 @@ def test_without_validation_pairs_everything_is_trained_on_and_the_last_weights_
     assert "no validation pairs were held out" in output and stages_run(output) == ["split", *STAGES[3:]]
     found = metrics(scratch)
     assert found.keys() == {"test", "filled_from_twins"} and found["filled_from_twins"].keys() == {"test"}
+    assert not read_conventions(scratch)
     for system, steps in zip(SYSTEMS, (STEPS, RESIDUAL_STEPS), strict=True):
         card = json.loads((scratch / paths.MODELS / system / "card.json").read_text(encoding="utf-8"))
         assert card["best"] is None and card["last"] == {"step": steps} and list(card["weights"]) == ["last.weights.h5"]

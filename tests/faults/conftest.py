@@ -9,6 +9,7 @@ from shutil import copytree
 
 import pytest
 
+from pipeline import paths
 from pipeline.base.files import sha256
 from tests.helpers import children
 from tests.helpers.stages import run_here
@@ -43,10 +44,11 @@ def tiny_settings() -> dict:
 
 
 @pytest.fixture(scope="session")
-def augmented_once(tmp_path_factory, params_file) -> Path:
+def augmented_once(tmp_path_factory, params_file, repo) -> Path:
     """A folder after the first three stages. Look, do not touch."""
     folder = tmp_path_factory.mktemp("augmented")
     params_file(folder, **SETTINGS)
+    copytree(repo / paths.RECIPES, folder / paths.RECIPES)
     run_here(folder, *STAGES[:3])
     return folder
 

@@ -1,4 +1,4 @@
-"""The report page and the sample sheet: their content, and that the page loads nothing from elsewhere."""
+"""The report page and the sheets: their content, and that the page loads nothing from elsewhere."""
 
 import io
 import re
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.competition.images import SIZE, read_image
-from pipeline.report.page import make_page
-from pipeline.report.sheet import GROUPS, SIDE, draw_sheet, encode_sheet, spread
+from pipeline.report.page import Heading, make_page
+from pipeline.report.sheet import GROUPS, SIDE, draw_sheet, encode_sheet, spread, spread_over
 
 METRICS = {
     "validation": {
@@ -23,13 +23,18 @@ METRICS = {
 }
 
 
-def page(title="pix2pix, recipe demo, 400 steps", metrics=METRICS, steps=30) -> str:
+HEADING = Heading(["pix2pix", "residual"], "demo", "1 x CPU", {"pix2pix.steps": ("400", "1000")})
+COMPARISON = pd.DataFrame({"system": ["pix2pix", "residual"], "RMSE": ["0.1671", "0.1593"]})
+SHEETS = {"Validation pairs": "sheet.jpg", "Test images": "test_sheet.jpg"}
+
+
+def page(heading=HEADING, metrics=METRICS, steps=30, comparison=COMPARISON) -> str:
     step = np.arange(1, steps + 1)
     names = ("generator", "generator_gan", "generator_l1", "discriminator")
     losses = pd.DataFrame({"step": step} | {name: 1 / (step + i) for i, name in enumerate(names)})
-    validation = pd.DataFrame({"step": step * 10, "rmse": 0.3 / step})
+    validation = pd.DataFrame({"step": step * 10, "rmse": 0.3 + abs(step - 7) / 100})
     curves = {"pix2pix": {"losses": losses, "validation": validation}, "residual": {"validation": validation}}
-    return make_page(title, metrics, curves, "sheet.jpg")
+    return make_page(heading, metrics, comparison, curves, SHEETS)
 
 
 class Reader(HTMLParser):
@@ -58,9 +63,9 @@ def test_the_page_has_no_scripts_and_loads_nothing_from_elsewhere():
             assert not name.startswith("on")
             if name in loading:
                 assert "//" not in (value or "")
-    assert {attributes["src"] for _, attributes in read.tags if "src" in attributes} == {"sheet.jpg"}
+    assert {attributes["src"] for _, attributes in read.tags if "src" in attributes} == set(SHEETS.values())
     assert all(
-        attributes[name].startswith("#")
+        attributes[name].startswith("#") or attributes[name] in SHEETS.values()
         for _, attributes in read.tags
         for name in attributes.keys() & {"href", "xlink:href"}
     )
@@ -73,18 +78,53 @@ def test_the_page_has_every_score():
         for fill, subsets in scores.items():
             assert fill in text
             for subset, value in subsets.items():
-                assert subset in text and f"{value:.4f}" in text
+                assert subset.replace("_", " ") in text and f"{value:.4f}" in text
 
 
-def test_the_page_has_a_title_a_plot_for_each_curve_and_the_sheet():
+def test_the_page_has_a_title_a_plot_for_each_curve_the_comparison_and_the_sheets():
     read = Reader(page())
     tags = [tag for tag, _ in read.tags]
-    assert tags.count("svg") == 6 and tags.count("img") == 1
+    assert tags.count("svg") == 6 and tags.count("img") == 2 and tags.count("table") == 3
     text = " ".join(read.text)
-    assert text.count("pix2pix, recipe demo, 400 steps") == 2  # title and heading
-    for curve in ("losses: generator_l1", "losses: generator_gan", "losses: discriminator", "validation: rmse"):
-        assert f"pix2pix, {curve}" in text
-    assert "residual, validation: rmse" in text
+    assert text.count("Photo reconstruction: pix2pix, residual") == 2  # title and heading
+    for curve in ("losses: generator l1", "losses: generator gan", "losses: discriminator", "validation: RMSE"):
+        assert curve in text
+    assert "The systems" in text and "0.1593" in text
+    assert Reader(page(comparison=None)).text != read.text and "The systems" not in page(comparison=None)
+
+
+def test_the_top_has_the_recipe_the_devices_and_what_differs_from_the_defaults():
+    text = re.sub("<[^>]*>", "", page()[page().index("<h1>") :])
+    assert "Recipe demo, trained on 1 x CPU." in text and "pix2pix.steps: 400 (1000)" in text
+    assert "All settings have their defaults." in page(heading=Heading(["residual"], "r", "1 x GPU", {}))
+
+
+def labels(text: str) -> list[list[str]]:
+    """The texts of each curve."""
+    return [Reader(part.partition("</svg>")[0]).text for part in text.split("<svg")[1:]]
+
+
+def test_the_smallest_validation_point_is_named_and_marked():
+    assert page().count("smallest 0.3000 at step 70") == 2
+    marked = ["var(--mark)" in part.partition("</svg>")[0] for part in page().split("<svg")[1:]]
+    assert marked == [True, False, False, False, False, True]  # in the validation curves
+
+
+def test_a_curve_that_falls_by_more_than_ten_is_logarithmic_and_others_are_not():
+    logarithmic = [{"0.05", "0.1", "0.2"} <= set(found) for found in labels(page())]
+    assert logarithmic == [False, True, True, True, False, False]  # the discriminator's falls to an eighth
+
+
+def test_all_curves_of_a_system_have_the_same_steps():
+    """pix2pix trained for 300 steps; its losses here end at 30."""
+    for found in labels(page())[:5]:
+        assert "300" in " ".join(found).split()
+
+
+def test_colours_are_the_pages_own_in_light_and_dark():
+    svg = "".join(part.partition("</svg>")[0] for part in page().split("<svg")[1:])
+    assert "#0" not in re.sub(r"#[mp][0-9a-f]{10}", "", svg) and "black" not in svg and "var(--quiet)" in svg
+    assert "prefers-color-scheme: dark" in page()
 
 
 def test_the_page_is_complete_html_in_utf_8_and_the_same_results_give_the_same_bytes():
@@ -103,15 +143,16 @@ def test_the_users_style_changes_nothing():
 
 def test_without_validation_the_page_says_so_and_has_the_other_scores_and_curves():
     curves = {"residual": {"losses": pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.25]})}}
-    text = make_page("residual", {"test": METRICS["test"]}, curves, "sheet.jpg")
+    text = make_page(HEADING, {"test": METRICS["test"]}, None, curves, SHEETS)
     assert "No pairs were held out" in text and "RMSE, test" in text and "RMSE, validation" not in text
-    assert text.count("<svg") == 1 and "residual, losses: loss" in text
+    assert text.count("<svg") == 1 and "losses: loss" in text
 
 
 def test_names_are_escaped():
-    text = page(title="a < b & <script>alert(1)</script>", metrics={"<i>x</i>": {"<b>y</b>": {"<u>z</u>": 0.5}}})
+    odd = Heading(["<tt>"], "a < b & <script>alert(1)</script>", "<em>", {"<kbd>": ("<q>", "<s>")})
+    text = page(heading=odd, metrics={"<i>x</i>": {"<small>y</small>": {"<u>z</u>": 0.5}}})
     tags = {tag for tag, _ in Reader(text).tags}
-    assert not tags & {"script", "i", "b", "u"}
+    assert not tags & {"script", "i", "small", "u", "tt", "em", "kbd", "q", "s"}
     assert "a &lt; b &amp; &lt;script&gt;" in text
 
 
@@ -197,3 +238,19 @@ def test_a_caption_in_any_script_is_drawn():
 @pytest.mark.parametrize(("count", "samples", "shown"), [(9, 3, [0, 4, 8]), (3, 8, [0, 1, 2]), (1, 4, [0])])
 def test_the_chosen_rows_are_evenly_spread_or_all(count, samples, shown):
     assert spread(count, samples).tolist() == shown
+
+
+def test_rows_are_spread_over_the_classes():
+    classes = np.array(["Cat"] * 10 + ["Dog"] * 2 + ["Cat"] * 10 + ["Elephant"] * 20)
+    chosen = spread_over(classes, 9)
+    assert pd.Series(classes[chosen]).value_counts().to_dict() == {"Cat": 4, "Elephant": 3, "Dog": 2}
+    assert chosen.tolist() == [0, 6, 15, 21, 10, 11, 22, 32, 41]
+    assert sorted(spread_over(classes, 99)) == list(range(42)) == sorted(spread_over(classes, 42))
+    assert spread_over(np.array([""] * 9), 3).tolist() == [0, 4, 8]
+
+
+def test_a_caption_may_have_a_second_line():
+    one, two = (draw_sheet(samples(3), ["", text, ""]) for text in ("", "\ntwin: Cat/Cat-Train (1).jpeg"))
+    assert two.shape[0] > one.shape[0]
+    top, left = places(two, samples(3)[1][0][0, 0])
+    assert (two[top + SIDE + 20 : top + SIDE + 36, left : left + SIDE] < 128).any()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from shutil import copytree
 
 import pandas as pd
 import pytest
@@ -28,10 +29,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, real_archive, params_file, run_stage):
+def folder(tmp_path_factory, real_archive, params_file, run_stage, repo):
     """A folder after all stages."""
     folder = tmp_path_factory.mktemp("real")
     params_file(folder, **SETTINGS, **{"fetch.archive": str(real_archive)})
+    copytree(repo / paths.RECIPES, folder / paths.RECIPES)
     for stage in STAGES:
         done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
