@@ -25,9 +25,10 @@ from pipeline.params import SYSTEMS, load_params, read_yaml
 from pipeline.systems.card import read_card
 
 # What the kernel gets of HEAD; params.yaml goes with the facts.
-REQUIREMENTS = ("requirements.txt", "requirements-diffusion.txt", "constraints.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-gpu.txt", "requirements-diffusion.txt", "constraints.txt")
 CODE = ("pipeline", "dvc.yaml", *REQUIREMENTS, ".dvc/config", ".dvcignore", ".gitignore", "data/.gitignore")
 DATA = (paths.RAW, paths.SPLIT, paths.AUGMENTED)  # the kernel makes them again and checks that they are the same
+FIRST_ANSWER = 10.0  # seconds to wait for the network before there is anything to wait for
 LINE = 120  # characters a line of the packed code
 RESULT = "result.json"
 BROUGHT_BACK = r"^(dvc\.lock|(model|curves)/\w[\w.]*)$"
@@ -121,20 +122,23 @@ def train(job: Job, again: bool) -> Path:
 
     Where its time ran out, the next kernel goes on from its checkpoints.
     """
-    part = 1
+    part, step = 1, 0
     while True:
         slug = job.slug(part)
-        found = kernels.state(job.competition, slug, job.until)
+        found = kernels.state(job.competition, slug, min(job.until, time.monotonic() + FIRST_ANSWER))
         if found is None or (again and failed(found[0])):
             push(job, part)
             again = False
         else:
             say(f"remote: {kernels.page(slug)} was pushed before")
         wait(job, slug)
-        output, finished = bring(job, slug)
-        if finished:
-            return output
-        part += 1
+        result = bring(job, slug)
+        if result["finished"]:
+            return job.folder / "output"
+        if result["step"] <= step:
+            raise BadInput(f"{kernels.page(slug)} did not go on from step {step}; its log says why")
+        part, step = part + 1, result["step"]
+        say(f"remote: the time of {kernels.page(slug)} ran out at step {step}; the next kernel goes on")
 
 
 def failed(status: str) -> bool:
@@ -191,8 +195,8 @@ def wait(job: Job, slug: str) -> None:
         raise BadInput(f"the kernel {kernels.page(slug)} {what}{why}; {remedy}")
 
 
-def bring(job: Job, slug: str) -> tuple[Path, bool]:
-    """Download a kernel's output and check that it is undamaged: its folder, and whether the training is finished."""
+def bring(job: Job, slug: str) -> dict[str, Any]:
+    """Download a kernel's output to job.folder, if the training is finished, and check it: what result.json says."""
     with replacing(job.folder / "output") as folder:
         kernels.fetch(job.competition, slug, folder, rf"^{re.escape(RESULT)}$")
         result = read_result(folder / RESULT, slug)
@@ -201,9 +205,7 @@ def bring(job: Job, slug: str) -> tuple[Path, bool]:
             for name, digest in result["files"].items():
                 if not (folder / name).is_file() or sha256(folder / name) != digest:
                     raise BadInput(f"{name} in the output of {kernels.page(slug)} is missing or damaged; run again")
-        else:
-            say(f"remote: the time of {kernels.page(slug)} ran out at step {result['step']}; the next kernel goes on")
-    return job.folder / "output", result["finished"]
+    return result
 
 
 def read_result(path: Path, slug: str) -> dict[str, Any]:

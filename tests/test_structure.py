@@ -19,7 +19,7 @@ from pipeline.systems.card import NO_OUTPUT_FOLDER, can_change_output
 
 REPO = Path(__file__).resolve().parents[1]
 STAGES = ("fetch", "split", "augment", "train", "predict", "write", "evaluate")
-COMMANDS = ("upload", "leaderboard", "reproduce", "compare", "recipe")
+COMMANDS = ("upload", "leaderboard", "reproduce", "compare", "recipe", "remote")
 MODULES = {
     ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((REPO / "pipeline").rglob("*.py"))
@@ -298,13 +298,19 @@ def test_code_that_cannot_change_an_output_is_no_dependency():
             assert not dep.is_relative_to(NO_OUTPUT_FOLDER.replace(".", "/"))
 
 
-def test_nothing_but_its_own_file_imports_kaggle_and_that_only_inside_functions():
+def test_two_files_import_kaggle_and_that_only_inside_functions():
     def uses_it(node: ast.AST) -> bool:
         return any(name.split(".")[0] in ("kaggle", "kagglesdk") for name in imported_names(node))
 
-    assert [module for module in MODULES if uses_it(tree(module))] == ["pipeline.kaggle.client"]
-    body = tree("pipeline.kaggle.client").body
+    users = [module for module in MODULES if uses_it(tree(module))]
+    assert users == ["pipeline.kaggle.client", "pipeline.kaggle.kernels"]
+    body = [node for module in users for node in tree(module).body]
     assert not [node for node in body if isinstance(node, ast.Import | ast.ImportFrom) and uses_it(node)]
+
+
+def test_the_script_for_kaggle_needs_nothing_but_the_standard_library():
+    names = {name.split(".")[0] for name in imported_names(tree("pipeline.kaggle.on_kaggle"))}
+    assert names <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part(f"{module}.") in WITHOUT_TENSORFLOW])

@@ -117,7 +117,7 @@ def environment() -> Path:
     run([*pip, "uv"])
     uv = [sys.executable, "-m", "uv"]
     run([*uv, "venv", "--quiet", "--python=3.12", str(folder)])
-    gpu = f"tensorflow[and-cuda]=={pinned['tensorflow']}"
+    gpu = f"--requirement={SCRATCH / 'requirements-gpu.txt'}"
     run([*uv, "pip", "install", "--quiet", "--compile-bytecode", f"--python={folder}/bin/python", *options, gpu])
     return folder / "bin" / "python"
 
