@@ -18,7 +18,7 @@ ifeq ($(OS),Windows_NT)
 endif
 
 .NOTPARALLEL:
-.PHONY: help submission recipe diffusion test test-all lint benchmark clean
+.PHONY: help submission recipe gpu diffusion test test-all lint benchmark clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ recipe:  ## set params.yaml to RECIPE, on ARCHIVE=FILE or SOURCE=kaggle, then ru
 	.venv/bin/python -m pipeline.recipe $(call quoted,RECIPE) \
 	  $(if $(value ARCHIVE),--archive=$(call quoted,ARCHIVE)) $(if $(value SOURCE),--kaggle)
 	.venv/bin/dvc repro
+
+gpu:  ## install the libraries for NVIDIA GPUs, then show the GPUs and the precision of a training
+	$(INSTALL) requirements.txt requirements-gpu.txt
+	.venv/bin/python -m tools.gpus
 
 test:  ## run the tests
 	$(INSTALL) requirements.txt requirements-dev.txt

@@ -17,7 +17,7 @@ from tests.helpers.repository import Repository
 REPO = Path(__file__).resolve().parents[1]
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 PROGRAMS = ("awk", "cat", "cksum", "git", "grep", "ls", "make", "mv", "rm", "sed", "sh")
-REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-diffusion.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-diffusion.txt", "requirements-gpu.txt")
 PACKAGES = "packages-1-py3-none-any.whl"
 # What a user's shell may have set for other work.
 OTHER_WORK = {

@@ -28,7 +28,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -330,17 +330,29 @@ def scorer(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A fake Kaggle on this machine, for a drawn competition.")
-    parser.add_argument("--archive", type=Path, help="the competition's zip, for fetch.source: kaggle")
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        help="the competition's zip, for fetch.source: kaggle, or its folder: only pipeline.remote then",
+    )
     parser.add_argument("--index", type=Path, default=paths.INDEX)
     parser.add_argument("--truth", type=Path, default=paths.TRUTH, help="the test images without holes")
     parser.add_argument("--polls", type=int, default=3, help="requests before a submission is scored")
     arguments = parser.parse_args()
-    with KaggleServer() as server:
-        contest = Contest(server, scorer(arguments.index, arguments.truth), arguments.polls)
-        contest.teams = [{"teamId": k, "teamName": f"team {k}", "score": f"{0.15 + k / 100:.5f}"} for k in range(30)]
-        if arguments.archive:
-            server.answers[FILES] = redirect(f"{STORE}/{COMPETITION}.zip")
-            server.answers["GET", f"/{COMPETITION}.zip"] = download(arguments.archive)
+    with KaggleServer() as server, ExitStack() as running:
+        if arguments.archive and arguments.archive.is_dir():
+            from tools.kaggle_kernels import Kernels  # it imports this file
+
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            running.enter_context(Kernels(server, folder, arguments.archive))
+        else:
+            contest = Contest(server, scorer(arguments.index, arguments.truth), arguments.polls)
+            contest.teams = [
+                {"teamId": k, "teamName": f"team {k}", "score": f"{0.15 + k / 100:.5f}"} for k in range(30)
+            ]
+            if arguments.archive:
+                server.answers[FILES] = redirect(f"{STORE}/{COMPETITION}.zip")
+                server.answers["GET", f"/{COMPETITION}.zip"] = download(arguments.archive)
         for name, value in server.environment(Path.home()).items():
             if name not in ("HOME", "XDG_CONFIG_HOME"):  # git and DVC need the user's own
                 print(f"export {name}={value}")
