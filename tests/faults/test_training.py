@@ -76,6 +76,7 @@ def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_one_line_says_how_to_continue(
     assert not (folder / paths.MODELS).exists() and not list(folder.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_signal_stops_a_training_after_its_step_and_the_next_one_begins_there(augmented, monkeypatch):
     """The signal comes when step 2 has been saved."""
 

@@ -247,6 +247,7 @@ def test_from_scratch_all_stages_run_on_this_repositorys_archive_without_the_cac
     assert (cached(project), files_below(there)) == before
 
 
+@pytest.mark.slow
 def test_without_the_data_a_missing_archive_is_reported(project):
     remove(project.folder / ".dvc/cache")
     project.write_params("gone.zip")

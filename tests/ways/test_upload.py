@@ -318,6 +318,10 @@ def test_a_dry_run_tells_what_it_would_send_and_changes_nothing(project):
     assert end == "upload: this was a dry run; nothing was sent and nothing was changed"
     assert everything(project) == before and not project.sent() and not project.contest.promised
 
+
+@pytest.mark.slow
+def test_a_dry_run_finds_what_was_sent(project):
+    head = project.git("rev-parse", "HEAD")
     assert "(submissions left today: 20, sent: 0)" in project.upload().stderr
     before = everything(project)
     done = project.upload("--dry-run", "--tag", "later")
@@ -395,6 +399,7 @@ def test_refresh_fills_in_a_late_score_and_makes_its_tag(project):
     assert len(project.server.requests) == asked and project.sent() == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting_loses_nothing(project):
     project.contest.polls = 100
     process = project.start(sys.executable, "-m", "pipeline.upload", "-m", "a try")
@@ -584,6 +589,7 @@ def test_a_damaged_ledger_is_named_before_anything_is_sent(project):
     assert not project.server.requests and project.ledger_file.read_text(encoding="utf-8") == "<<<<<<< HEAD\n"
 
 
+@pytest.mark.slow
 def test_the_leaderboard_shows_the_ledger_among_the_teams(project):
     project.contest.teams = [
         {"teamId": k, "teamName": f"team {k}\x1b[31m", "score": f"{0.1 + k / 100:.5f}"} for k in range(50)

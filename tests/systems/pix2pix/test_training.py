@@ -133,6 +133,7 @@ def test_a_training_with_all_settings_changed_learns(batch, shallow):
     assert found[-1] < 0.9 * found[0]
 
 
+@pytest.mark.slow
 def test_compiled_steps_on_one_batch_have_the_same_losses_and_lower_them(batch, shallow):
     chosen, one = settings(filters=4, learning_rate=2e-3, lambda_l1=1000.0), [part[:1] for part in batch]
     state = begin(chosen)
