@@ -226,6 +226,7 @@ def test_changed_requirements_are_installed(installed):
     assert "installing" not in installed.run("make", "diffusion")
 
 
+@pytest.mark.slow
 def test_an_archive_whose_name_has_any_letters_or_an_account(installed, demo_competition, tmp_path):
     def source() -> tuple[str, str]:
         fetch = yaml.safe_load((installed.folder / "params.yaml").read_text(encoding="utf-8"))["fetch"]

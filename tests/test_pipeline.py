@@ -556,6 +556,7 @@ def test_another_scale_reruns_write_and_evaluate_alone(scratch, project, run):
     assert read_scores(scratch) != read_scores(project)
 
 
+@pytest.mark.slow
 def test_a_training_done_before_is_not_done_again(scratch, project, run):
     """As when settings are changed and changed back: the earlier results come from DVC's cache of runs."""
     (scratch / "dvc.lock").unlink()
@@ -647,6 +648,7 @@ def edit(folder: Path, *modules: str) -> None:
             file.write("\n# another comment\n")
 
 
+@pytest.mark.slow
 def test_an_edit_reruns_the_stages_whose_outputs_it_can_change_and_no_other(scratch, run):
     commit(scratch, run)
     (scratch / "pipeline" / "systems" / "residual" / "__pycache__").mkdir(exist_ok=True)

@@ -124,6 +124,7 @@ for text in "ab":
 """
 
 
+@pytest.mark.slow
 def test_a_folder_is_complete_if_its_writer_is_killed_during_the_replacement(tmp_path, repo):
     """Removing the old one takes some tens of milliseconds here."""
     for milliseconds in range(0, 30, 10):

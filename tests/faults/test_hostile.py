@@ -273,6 +273,7 @@ def edited(table: bytes, edits: list[tuple[int, int, str]], tail: bytes) -> byte
     return "\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass") + b"\n" + tail
 
 
+@pytest.mark.slow
 def test_no_table_is_anything_but_read_or_refused_in_one_line(tmp_path, honest):
     table = honest[f"Training_Data/Cat/Masked_Train/{TABLE}"]
     path, taken = tmp_path / TABLE, []

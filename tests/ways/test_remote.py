@@ -23,6 +23,7 @@ from tools.kaggle_kernels import Kernels
 from tools.kaggle_server import COMPETITION, KEY, STORE, USER, Answer, KaggleServer, download, redirect
 from tools.kaggle_server import FILES as DOWNLOAD
 
+pytestmark = pytest.mark.slow
 FEW = {"steps": 6, "batch_size": 2, "validate_every": 3, "checkpoint_every": 2, "filters": 2}
 SETTINGS = {
     "systems": ["residual"],
@@ -235,7 +236,6 @@ def test_what_cannot_be_trained_there_is_refused_before_anything_is_sent(remote_
     assert len(kernels.server.requests) == asked
 
 
-@pytest.mark.slow
 def test_the_submission_has_the_bytes_of_a_local_training(walk, again, tmp_path):
     placed = copytree(walk.laptop.folder, tmp_path / "placed", symlinks=True)
     remote_one = Laptop(placed, walk.laptop.environment, kernels=walk.laptop.kernels)
@@ -244,7 +244,6 @@ def test_the_submission_has_the_bytes_of_a_local_training(walk, again, tmp_path)
     assert (placed / paths.SUBMISSION).read_bytes() == (again.folder / paths.SUBMISSION).read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "appears", [".work/remote/*/output.partial/result.json", "data/model/residual.partial", "data/model/residual"]
 )
@@ -262,7 +261,6 @@ def test_after_kill_9_the_same_command_finishes(walk, again, appears):
     assert not list(again.folder.glob("**/*.partial"))
 
 
-@pytest.mark.slow
 def test_a_kernel_that_failed_or_was_cancelled_is_pushed_again_only_when_asked(again, kernels):
     slug = kernels.pushed[0]
     for status, what in (("CANCEL_ACKNOWLEDGED", "was cancelled"), ("ERROR", "failed: exit 0")):
@@ -274,7 +272,6 @@ def test_a_kernel_that_failed_or_was_cancelled_is_pushed_again_only_when_asked(a
     assert "is in place" in again.remote("--again") and kernels.pushed[count:] == [slug]
 
 
-@pytest.mark.slow
 def test_other_images_there_end_the_kernel_before_the_training(new_laptop, kernels, archive, tmp_path, monkeypatch):
     zipped = make_archive(str(tmp_path / COMPETITION), "zip", archive)
     kernels.server.answers[DOWNLOAD] = redirect(f"{STORE}/{COMPETITION}.zip")
@@ -297,7 +294,6 @@ def test_other_images_there_end_the_kernel_before_the_training(new_laptop, kerne
     assert "is in place" in laptop.remote("--again")
 
 
-@pytest.mark.slow
 def test_a_training_that_runs_out_of_time_goes_on_in_the_next_kernel(new_laptop, kernels, tmp_path, monkeypatch):
     laptop = new_laptop(kernels, {"residual.steps": 200, "residual.validate_every": 100})
     whole = Laptop(copytree(laptop.folder, tmp_path / "whole", symlinks=True), laptop.environment, kernels=kernels)

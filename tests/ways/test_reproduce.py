@@ -183,6 +183,7 @@ def refusing() -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("remote", "reason"),
     [
@@ -326,6 +327,7 @@ def test_a_tag_that_cannot_be_reproduced_is_refused_in_one_line(project, tag, me
     assert output.startswith(f"reproduce: {message}") and output.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_it_runs_only_at_the_root_of_a_repository(project, tmp_path, run_stage):
     done = run_stage("reproduce", project.folder / "made", project.environment, ("score-0.1",))
     assert done.returncode == 1 and done.stderr == "reproduce: this is not the repository's root; run from there\n"

@@ -262,6 +262,7 @@ def test_the_same_bytes_are_sent_once_unless_forced(project):
     assert project.sent() == 2 and [row["ref"] for row in project.rows()] == ["1000", "1001"]
 
 
+@pytest.mark.slow
 def test_a_stale_submission_is_refused_unless_forced(project):
     path = project.folder / MADE
     path.write_bytes(path.read_bytes() + b"\n")
@@ -583,6 +584,7 @@ def test_without_an_account_nothing_is_sent_or_written(project):
     assert not project.server.requests and not project.ledger_file.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_is_named_before_anything_is_sent(project):
     project.ledger_file.write_text("<<<<<<< HEAD\n", encoding="utf-8")
     refused(project.upload(), "submissions/ledger.csv is damaged: line 1")

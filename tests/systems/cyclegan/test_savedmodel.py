@@ -49,6 +49,7 @@ def copied(one, tmp_path) -> Path:
     return copytree(one, tmp_path / "copied")
 
 
+@pytest.mark.slow
 def test_the_names_of_the_variables_are_in_no_order_that_sorting_would_find(one):
     names = sorted(name for name, _ in tf.train.list_variables(str(one / "variables" / "variables")))
     layers = [name.split("/")[0] for name in names if name.startswith("layer_with_weights")]

@@ -143,6 +143,7 @@ def test_compiled_steps_on_one_batch_have_the_same_losses_and_lower_them(batch, 
     assert np.mean([losses["generator_l1"] for losses in found[-5:]]) < 0.6 * found[0]["generator_l1"]
 
 
+@pytest.mark.slow
 def test_a_step_moves_both_networks(batch, uncompiled):
     """At batch 2: the innermost kernel has no gradient where normalisation sees one value."""
     before = begin(settings())
