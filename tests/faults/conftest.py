@@ -95,10 +95,14 @@ def start_stage(code_here) -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture(scope="session")
 def tree() -> Callable[[Path], dict[str, str]]:
-    """`tree(folder)`: the checksum of every file below the folder, by its path."""
+    """`tree(folder)`: the checksum of every file below the folder, by its path, but for TensorBoard's events.
+
+    A training that begins removes those of the one before.
+    """
 
     def read(folder: Path) -> dict[str, str]:
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        events = folder / paths.TENSORBOARD
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_relative_to(events)]
         return {str(path.relative_to(folder)): sha256(path) for path in files}
 
     return read
