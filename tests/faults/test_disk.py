@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import copytree, disk_usage
+from shutil import copytree, disk_usage, ignore_patterns
 
 import pytest
 
@@ -51,11 +51,14 @@ def source(request) -> Callable[[str], Path]:
 
 @pytest.fixture
 def small_disk(tmp_path, source) -> Iterator[Callable[[str], Path]]:
-    """`small_disk("augment")`: a folder in which that stage has been run, on its own disk."""
+    """`small_disk("augment")`: a folder in which that stage has been run, on its own disk.
+
+    Without TensorBoard's events: a training that begins removes them, which would make room.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     with mounted(disk, "-t", "tmpfs", "-o", "size=64m", "tmpfs"):
-        yield lambda stage: copytree(source(stage), disk / "folder")
+        yield lambda stage: copytree(source(stage), disk / "folder", ignore=ignore_patterns(paths.TENSORBOARD.name))
 
 
 def fill(folder: Path, free: int) -> Path:
