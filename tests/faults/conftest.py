@@ -95,14 +95,15 @@ def start_stage(code_here) -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture(scope="session")
 def tree() -> Callable[[Path], dict[str, str]]:
-    """`tree(folder)`: the checksum of every file below the folder, by its path, but for TensorBoard's events.
+    """`tree(folder)`: the checksum of every file below the folder, by its path.
 
-    A training that begins removes those of the one before.
+    Left out are TensorBoard's events and the trainings' times, which no two trainings share.
     """
 
     def read(folder: Path) -> dict[str, str]:
-        events = folder / paths.TENSORBOARD
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_relative_to(events)]
+        own = (folder / paths.TENSORBOARD, folder / paths.TIMES)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [path for path in files if not any(path.is_relative_to(place) for place in own)]
         return {str(path.relative_to(folder)): sha256(path) for path in files}
 
     return read
