@@ -18,7 +18,7 @@ ifeq ($(OS),Windows_NT)
 endif
 
 .NOTPARALLEL:
-.PHONY: help submission recipe gpu diffusion test test-all lint benchmark clean
+.PHONY: help submission recipe gpu diffusion test test-all test-slow lint benchmark clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ test:  ## run the tests
 test-all:  ## run the tests and the long sweeps
 	$(INSTALL) requirements.txt requirements-dev.txt
 	$(PYTEST)
+
+test-slow:  ## run the slow tests of the systems and of the trainings at Kaggle, as CI does
+	$(INSTALL) requirements.txt requirements-dev.txt requirements-diffusion.txt
+	$(PYTEST) -m slow tests/systems tests/ways/test_remote.py
 
 diffusion:  ## install what the system diffusion needs besides, PyTorch among it
 	$(INSTALL) requirements.txt requirements-diffusion.txt
