@@ -12,8 +12,15 @@ import tensorflow as tf
 
 from pipeline.base.errors import BadInput
 from pipeline.training.batches import local_part
-from pipeline.training.devices import check_batch, describe, on_all_replicas, replica_share, sync_replicas, update
-from pipeline.training.devices import use_devices as use
+from pipeline.training.devices import (
+    check_batch,
+    describe,
+    on_all_replicas,
+    replica_share,
+    sync_replicas,
+    update,
+    use_devices,
+)
 from pipeline.training.loop import TrainingState, snapshot, train
 
 BATCH, STEPS = 6, 5
@@ -34,7 +41,7 @@ def samples(context: tf.distribute.InputContext) -> tf.data.Dataset:
 
 def trained(name: str) -> dict[str, object]:
     """Train with this strategy."""
-    strategy = use(name)
+    strategy = use_devices(name)
     with strategy.scope():
         keras.utils.set_random_seed(3)
         layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
@@ -59,7 +66,7 @@ def trained(name: str) -> dict[str, object]:
 def refused() -> str:
     """What is said of a batch of three."""
     try:
-        check_batch(use("mirrored"), "residual", 3)
+        check_batch(use_devices("mirrored"), "residual", 3)
     except BadInput as error:
         return str(error)
     return ""
