@@ -74,13 +74,13 @@ def main() -> None:
         parser.error("--deadline must be more than 0 seconds")
 
     until = time.monotonic() + arguments.deadline
-    competition = check(arguments.system)
-    if not (stale := repo.stale(stage_of(arguments.system))):
-        say(f"remote: {stage_of(arguments.system)} is up to date; nothing to train")
+    competition, name = check(arguments.system), stage_of(arguments.system)
+    if not (stale := repo.stale(name)):
+        say(f"remote: {name} is up to date; nothing to train")
         return
-    if others := sorted(set(stale) - {stage_of(arguments.system)}):
+    if others := sorted(set(stale) - {name}):
         raise BadInput(f"{', '.join(others)} must be up to date first: `dvc repro split augment`")
-    inputs = stage.inputs_now(stage_of(arguments.system))
+    inputs = stage.inputs_now(name)
     job = Job(arguments.system, competition, inputs, arguments.accelerator, until)
     with alone(job.folder):
         place(job, train(job, arguments.again))
