@@ -16,7 +16,7 @@ from pipeline.base.command import run_stage
 from pipeline.base.errors import BadInput
 from pipeline.base.files import keep_only, replacing, sha256
 from pipeline.base.progress import say
-from pipeline.competition.boxes import cut, hole_mask, put
+from pipeline.competition.boxes import cut, put, unknown_mask
 from pipeline.competition.images import encode_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 from pipeline.fills.batched import in_batches
@@ -46,7 +46,7 @@ def main() -> None:
 
     validation_mask = (images["split"] == "validation").to_numpy()
     boxes_filled = alone | {"blend": blended, "submission": cut(filled, boxes)}
-    table = list_twins(images, split, twin_mask, found)
+    table = list_twins(images, split, twin_mask, unknown_mask(masked, boxes), found)
     tests = images[~validation_mask].to_dict("records")
     write_outputs(
         list(zip(tests, filled[~validation_mask], strict=True)),
@@ -99,13 +99,15 @@ def blend_systems(
     return blended, dict(zip(alone, weights.tolist(), strict=True))
 
 
-def list_twins(images: pd.DataFrame, split: pd.DataFrame, twin_mask: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+def list_twins(
+    images: pd.DataFrame, split: pd.DataFrame, twin_mask: np.ndarray, hole: np.ndarray, found: np.ndarray
+) -> pd.DataFrame:
     """One row an image: which it is, its twin as class/name, and how many of its hole's pixels the twin filled."""
     names = split["class"] + "/" + split["filename"]
     return images[["split", "class", "filename"]].assign(
         twin=[names[i] if i >= 0 else "" for i in found],
         filled=twin_mask.sum(axis=(1, 2)),
-        hole=hole_mask(boxes_of(images)).sum(axis=(1, 2)),
+        hole=hole.sum(axis=(1, 2)),
     )
 
 

@@ -8,7 +8,7 @@ solver's arrays are [height, width, n], images and channels side by side: each s
 
 import numpy as np
 
-from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.boxes import paste, unknown_mask
 from pipeline.competition.images import to_uint8
 
 CYCLES = 2  # V-cycles on each level: the error inside 75 x 75 pixels is below half a grey level
@@ -24,8 +24,9 @@ def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def smooth(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Fill uint8 [n, 256, 256, 3] without rounding: float32 [n, 256, 256, 3]."""
+    hole = unknown_mask(masked, boxes)
     parts = [slice(start, start + IMAGES_AT_ONCE) for start in range(0, len(masked), IMAGES_AT_ONCE)]
-    return np.concatenate([solve(masked[part].astype(np.float32), hole_mask(boxes[part])) for part in parts])
+    return np.concatenate([solve(masked[part].astype(np.float32), hole[part]) for part in parts])
 
 
 def solve(images: np.ndarray, hole: np.ndarray, cycles: int = CYCLES) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.boxes import paste, unknown_mask
 
 
 def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """A Fill (see batched.py)."""
-    known = ~hole_mask(boxes)[..., None]
+    known = ~unknown_mask(masked, boxes)[..., None]
     mean = (masked * known).sum(axis=(1, 2), keepdims=True) / known.sum(axis=(1, 2), keepdims=True)
     return paste(np.round(mean).astype(np.uint8), masked, boxes)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.boxes import paste, unknown_mask
 
 RADIUS = 3  # pixels around a pixel that it is computed from
 
@@ -15,6 +15,6 @@ def fill(masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def inpaint(masked: np.ndarray, boxes: np.ndarray, method: int) -> np.ndarray:
     """Fill by one of OpenCV's methods."""
-    holes = hole_mask(boxes).astype(np.uint8)
+    holes = unknown_mask(masked, boxes).astype(np.uint8)
     filled = [cv2.inpaint(image, hole, RADIUS, method) for image, hole in zip(masked, holes, strict=True)]
     return paste(np.stack(filled), masked, boxes)

@@ -1,11 +1,23 @@
 """Holes, cut, paste and turns, each compared with a plain loop."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.boxes import BOX, LAST, TURNS, cut, hole_mask, paste, put, turn_boxes, turn_image
+from pipeline.competition.boxes import (
+    BOX,
+    LAST,
+    TURNS,
+    cut,
+    hole_mask,
+    paste,
+    put,
+    turn_boxes,
+    turn_image,
+    unknown_mask,
+)
 from pipeline.competition.images import SIZE
 
 BOXES = np.array(
@@ -25,11 +37,11 @@ def pictures(n, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def plain_hole(boxes):
+def plain_hole(boxes, side=75):
     hole = [[False] * SIZE for _ in range(SIZE)]
     for row, column in boxes.tolist():
-        for i in range(row, row + 75):
-            for j in range(column, column + 75):
+        for i in range(row, row + side):
+            for j in range(column, column + side):
                 hole[i][j] = True
     return np.array(hole)
 
@@ -76,6 +88,7 @@ def test_cut_keeps_the_type():
 
 def test_paste_keeps_known_pixels():
     filled, masked = pictures(len(BOXES), 1), pictures(len(BOXES), 2)
+    masked[hole_mask(BOXES)] = 0
     pasted = paste(filled, masked, BOXES)
     assert pasted.dtype == np.uint8
     for n, boxes in enumerate(BOXES):
@@ -143,7 +156,7 @@ def test_put_reverses_cut():
     boxes[0, 1], boxes[1, 1] = boxes[0, 0], np.clip(boxes[1, 0] + 20, 0, LAST)
     before = masked.copy()
     found = put(cut(images, boxes), masked, boxes)
-    assert (found == paste(images, masked, boxes)).all() and (masked == before).all()
+    assert (found == np.where(hole_mask(boxes)[..., None], images, masked)).all() and (masked == before).all()
 
 
 CORNERS = st.tuples(*[st.integers(0, LAST)] * 4)
@@ -167,3 +180,30 @@ def test_cut_reverses_put_and_known_pixels_stay(corners):
         known = ~plain_hole(boxes[n])
         np.testing.assert_array_equal(found[n][known], masked[n][known])
     np.testing.assert_array_equal(put(again, masked, boxes), found)
+
+
+def encoded(image: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpeg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1], cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("side", [74, 75])
+@pytest.mark.parametrize("level", [0, 6, 30, 128, 255])
+def test_the_last_row_and_column_of_a_box_are_known_if_the_image_shows_them(side, level):
+    """As in the real test images, which are black in 74 of a box's 75 rows and columns."""
+    noise = np.random.default_rng(0).normal(0, 10, (len(BOXES), SIZE, SIZE, 3))
+    images = np.clip(level + noise, 0, 255).astype(np.uint8)
+    black = np.stack([plain_hole(boxes, side) for boxes in BOXES])
+    masked = np.stack([encoded(np.where(hole[..., None], 0, image)) for hole, image in zip(black, images, strict=True)])
+    found = unknown_mask(masked, BOXES)
+    assert found.dtype == bool and not (found & ~hole_mask(BOXES)).any()
+    if level > 6:  # on a black photograph both are right
+        np.testing.assert_array_equal(found, black)
+    np.testing.assert_array_equal(paste(np.full_like(masked, 7), masked, BOXES)[~found], masked[~found])
+
+
+def test_an_image_of_one_grey_level_keeps_its_holes_if_nothing_is_around_them():
+    """Both boxes in the lower right corner, where no row and column come after them."""
+    boxes = np.array([[[LAST, LAST], [LAST, LAST]]])
+    for level in (0, 200):
+        masked = np.full((1, SIZE, SIZE, 3), level, np.uint8)
+        np.testing.assert_array_equal(unknown_mask(masked, boxes), hole_mask(boxes))

@@ -62,6 +62,7 @@ def test_the_mean_colour_by_hand():
     boxes = np.array([[[10, 20], [100, 150]]], np.int32)
     image = np.zeros((1, 256, 256, 3), np.uint8)
     image[:, 128:] = (100, 200, 7)
+    image[hole_mask(boxes)] = 0
     known_below = 128 * 256 - 75 * (175 - 128)  # rows 128 to 174 of the second box lie below
     share = known_below / (256 * 256 - 2 * 75 * 75)
     expected = [round(100 * share), round(200 * share), round(7 * share)]

@@ -13,7 +13,7 @@ from pipeline.systems import Fill
 from pipeline.systems.card import CARD, read_card
 from pipeline.systems.pix2pix import network as pix2pix
 from pipeline.systems.trained import load_fill
-from tests.helpers.pictures import photographs, some_boxes, unknown
+from tests.helpers.pictures import masked_photographs, some_boxes, unknown
 from tests.helpers.settings import settings_of
 from tests.helpers.trainings import lively, save
 
@@ -48,7 +48,7 @@ def change_card(folder: Path, **changes: object) -> None:
 
 
 def fills_as(fill: Fill, model: keras.Model) -> bool:
-    inputs = photographs(2), some_boxes(2), unknown(2)
+    inputs = masked_photographs(2), some_boxes(2), unknown(2)
     return (fill(*inputs) == pix2pix.fill(model, *inputs)).all()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
-from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.boxes import paste, unknown_mask
 from pipeline.competition.images import SIZE, to_uint8
 from pipeline.params import Diffusion
 from pipeline.systems.shared.hub import locate
@@ -251,7 +251,7 @@ def fill(model: Inpainter, masked: np.ndarray, boxes: np.ndarray, classes: np.nd
     The fill is the mean of several samples, since the score is a squared error. Each sample starts from the same noise
     for every image. There is no classifier-free guidance, which would trade the mean for contrast.
     """
-    known, mask = network_input(masked, hole_mask(boxes), model.resolution)
+    known, mask = network_input(masked, unknown_mask(masked, boxes), model.resolution)
 
     def sample(number: int) -> np.ndarray:
         with model.precision():

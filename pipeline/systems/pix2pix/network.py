@@ -7,7 +7,7 @@ tutorial. Plain Keras 3, for any backend. Inside the networks images are float32
 import numpy as np
 from keras import KerasTensor, Model, ops
 
-from pipeline.competition.boxes import hole_mask
+from pipeline.competition.boxes import unknown_mask
 from pipeline.params import Pix2pix
 from pipeline.systems.shared import unet
 
@@ -49,5 +49,5 @@ def fill(model: Model, masked: np.ndarray, boxes: np.ndarray, classes: np.ndarra
     """Fill the boxes, as systems.Network says: without dropout, with moving statistics. Classes are not used."""
     inputs = unet.normalise(masked, boxes)
     if model.input_shape[-1] == 4:
-        inputs = np.concatenate([inputs, hole_mask(boxes)[..., None]], axis=-1, dtype=np.float32)
+        inputs = np.concatenate([inputs, unknown_mask(masked, boxes)[..., None]], axis=-1, dtype=np.float32)
     return unet.fill(model, inputs, masked, boxes)

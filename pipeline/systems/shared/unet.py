@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, Model, layers, ops
 
-from pipeline.competition.boxes import hole_mask, paste
+from pipeline.competition.boxes import paste, unknown_mask
 from pipeline.competition.images import SIZE, to_uint8
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # filters of the layers on the way down, in multiples of the first
@@ -112,9 +112,9 @@ def calibrate(generator: Model, batches: Iterable[np.ndarray]) -> None:
 
 
 def normalise(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The generator's input: float32 [n, 256, 256, 3] in [-1, 1] from uint8, the boxes exactly -1."""
+    """The generator's input: float32 [n, 256, 256, 3] in [-1, 1] from masked uint8, the hole exactly -1."""
     scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
-    return np.where(hole_mask(boxes)[..., None], np.float32(-1), scaled)
+    return np.where(unknown_mask(images, boxes)[..., None], np.float32(-1), scaled)
 
 
 def fill(generator: Model, inputs: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:

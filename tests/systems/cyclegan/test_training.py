@@ -18,7 +18,7 @@ from pipeline.systems.shared import unet
 from pipeline.training import loop
 from pipeline.training.runtime import cpu_flags
 from tests.helpers import keras2
-from tests.helpers.pictures import photographs, some_boxes, unknown
+from tests.helpers.pictures import masked_photographs, some_boxes, unknown
 from tests.helpers.settings import settings_of
 from tests.helpers.trainings import check_resumed, same, shard_data, uncompiled
 
@@ -173,7 +173,7 @@ def test_a_pretrained_generator_fills_as_the_original_would(tmp_path):
     keras2.write_one(tmp_path, "unet", weights)
     state = begin(pretrained=str(tmp_path))
     assert same(state.networks["back_generator"].get_weights(), weights)
-    images, boxes = photographs(2), some_boxes(2)
+    images, boxes = masked_photographs(2), some_boxes(2)
     expected = to_uint8((keras2.unet(iter(weights), unet.normalise(images, boxes)).numpy() + 1) * 127.5)
     filled = cyclegan.fill(state.model, images, boxes, unknown(2))
     assert np.abs(filled.astype(int) - paste(expected, images, boxes)).max() <= 1 and filled[hole_mask(boxes)].std() > 5

@@ -9,7 +9,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from tests.helpers.pictures import some_boxes, unknown
+from tests.helpers.pictures import masked_photographs, some_boxes, unknown
 from tests.helpers.settings import settings_of
 from tests.helpers.trainings import same
 from tools import tiny_diffusion
@@ -113,20 +113,20 @@ def test_in_mixed_precision_trained_weights_are_float32_and_the_rest_of_the_u_ne
     model = build(folder, "mixed_bfloat16", tune=tune)
     assert {weight.dtype for weight in model.get_weights()} == {np.dtype(np.float32)}
     assert model.pipeline.unet.conv_in.weight.dtype == frozen
-    exact = diffusion.fill(build(folder, tune=tune), photographs(2), some_boxes(2), CLASSES[:2])
-    found = diffusion.fill(model, photographs(2), some_boxes(2), CLASSES[:2])
+    exact = diffusion.fill(build(folder, tune=tune), masked_photographs(2), some_boxes(2), CLASSES[:2])
+    found = diffusion.fill(model, masked_photographs(2), some_boxes(2), CLASSES[:2])
     assert (found != exact).any() and np.abs(found.astype(int) - exact).max() < 20
 
 
 def test_fresh_adapters_change_nothing(folder, model):
-    masked, boxes = photographs(1), some_boxes(1)
+    masked, boxes = masked_photographs(1), some_boxes(1)
     fresh = diffusion.fill(build(folder), masked, boxes, unknown(1))
     assert (fresh == diffusion.fill(build(folder, tune="whole"), masked, boxes, unknown(1))).all()
     assert (fresh != diffusion.fill(model, masked, boxes, unknown(1))).any()
 
 
 def test_known_pixels_stay_byte_for_byte(model):
-    masked, boxes = photographs(3), some_boxes(3)
+    masked, boxes = masked_photographs(3), some_boxes(3)
     before, hole = masked.copy(), hole_mask(boxes)
     filled = diffusion.fill(model, masked, boxes, CLASSES)
     assert filled.shape == masked.shape and filled.dtype == np.uint8
@@ -136,14 +136,14 @@ def test_known_pixels_stay_byte_for_byte(model):
 
 
 def test_pixels_in_the_holes_change_nothing_and_those_around_them_do(model):
-    masked, boxes = photographs(2), some_boxes(2)
+    masked, boxes = masked_photographs(2), some_boxes(2)
     hole = hole_mask(boxes)[..., None]
     filled, inside, around = (
         diffusion.fill(model, images, boxes, unknown(2))
         for images in (
             masked,
-            np.where(hole, photographs(2, seed=1), masked),
-            np.where(hole, masked, photographs(2, seed=1)),
+            np.where(hole, masked_photographs(2, seed=1), masked),
+            np.where(hole, masked, masked_photographs(2, seed=1)),
         )
     )
     np.testing.assert_array_equal(filled, inside)
@@ -151,7 +151,7 @@ def test_pixels_in_the_holes_change_nothing_and_those_around_them_do(model):
 
 
 def test_an_image_is_filled_alike_whatever_others_are_in_its_batch(model):
-    masked, boxes = photographs(3), some_boxes(3)
+    masked, boxes = masked_photographs(3), some_boxes(3)
     together = diffusion.fill(model, masked, boxes, CLASSES).astype(int)
     for i in range(3):
         part = slice(i, i + 1)
@@ -164,7 +164,7 @@ def test_the_text_names_the_class(model):
         "a photo of a dog",
         "a photo of a animal",
     ]
-    masked, boxes = photographs(1).repeat(3, axis=0), some_boxes(1).repeat(3, axis=0)
+    masked, boxes = masked_photographs(1).repeat(3, axis=0), some_boxes(1).repeat(3, axis=0)
     cat, dog, unknown = diffusion.fill(model, masked, boxes, CLASSES)
     assert (cat != dog).any() and (dog != unknown).any()
     alone = diffusion.fill(model, masked[:1], boxes[:1], CLASSES[2:])[0].astype(int)
@@ -174,7 +174,7 @@ def test_the_text_names_the_class(model):
 
 
 def test_a_fill_is_the_mean_of_several_samples(folder):
-    masked, boxes = photographs(1), some_boxes(1)
+    masked, boxes = masked_photographs(1), some_boxes(1)
     one, two, three = (
         diffusion.fill(lively(build(folder, samples=n)), masked, boxes, unknown(1))[hole_mask(boxes)].astype(int)
         for n in (1, 2, 3)
@@ -186,7 +186,7 @@ def test_a_fill_is_the_mean_of_several_samples(folder):
 
 
 def test_the_seed_and_the_number_of_steps_change_the_fill(folder):
-    masked, boxes = photographs(1), some_boxes(1)
+    masked, boxes = masked_photographs(1), some_boxes(1)
     once, again, other, longer = (
         diffusion.fill(build(folder, **changes), masked, boxes, unknown(1))
         for changes in ({}, {}, {"noise_seed": 6}, {"inference_steps": 3})
@@ -228,7 +228,7 @@ def test_weights_are_loaded_as_saved_and_saved_in_the_same_bytes(folder, model, 
     fresh = build(folder)
     fresh.load_weights(tmp_path / "a")
     assert same(fresh.get_weights(), model.get_weights())
-    inputs = (photographs(2), some_boxes(2), CLASSES[:2])
+    inputs = (masked_photographs(2), some_boxes(2), CLASSES[:2])
     assert (diffusion.fill(fresh, *inputs) == diffusion.fill(model, *inputs)).all()
 
 

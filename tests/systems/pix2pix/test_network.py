@@ -8,7 +8,7 @@ from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import SIZE
 from pipeline.systems.pix2pix import network as pix2pix
 from pipeline.systems.shared import unet
-from tests.helpers.pictures import photographs, some_boxes, unknown
+from tests.helpers.pictures import masked_photographs, photographs, some_boxes, unknown
 from tests.helpers.settings import settings_of
 
 FULL, SMALL = settings_of("pix2pix"), settings_of("pix2pix", filters=2)
@@ -56,7 +56,7 @@ def test_with_a_mask_channel_the_generator_sees_the_holes():
     network = pix2pix.build(settings_of("pix2pix", filters=2, mask_channel=True))
     assert network.input_shape == (None, SIZE, SIZE, 4)
     first = next(layer for layer in network.layers if layer.weights)
-    images, boxes = photographs(1), some_boxes(1)
+    images, boxes = masked_photographs(1), some_boxes(1)
     seen = {}
     call = first.call
     first.call = lambda x: seen.setdefault("input", keras.ops.convert_to_numpy(x)) is None or call(x)

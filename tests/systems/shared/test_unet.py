@@ -8,7 +8,7 @@ from pipeline.competition.boxes import BOX, hole_mask
 from pipeline.competition.images import SIZE
 from pipeline.systems import load_network
 from pipeline.systems.shared import unet
-from tests.helpers.pictures import photographs, some_boxes, unknown
+from tests.helpers.pictures import masked_photographs, photographs, some_boxes, unknown
 from tests.helpers.trainings import lively
 
 
@@ -19,9 +19,10 @@ def generator():
 
 
 def test_normalised_pixels_lie_between_minus_one_and_one_and_the_boxes_at_minus_one():
-    images, boxes = photographs(3), some_boxes(3)
+    images, boxes = masked_photographs(3), some_boxes(3)
     images[:, 0, 0], images[:, -1, -1] = 0, 255
     boxes[0] = 40
+    images[0, 40:115, 40:115] = 0
     normal = unet.normalise(images, boxes)
     assert normal.dtype == np.float32 and normal.min() == -1 and normal[0, -1, -1].tolist() == [1, 1, 1]
     holes = np.zeros((3, SIZE, SIZE), bool)
@@ -34,7 +35,7 @@ def test_normalised_pixels_lie_between_minus_one_and_one_and_the_boxes_at_minus_
 
 @pytest.mark.parametrize("name", ["pix2pix", "vanilla_gan", "cyclegan"])
 def test_the_boxes_hold_the_generators_output_in_evaluation_mode(generator, name):
-    images, boxes = photographs(2), some_boxes(2)
+    images, boxes = masked_photographs(2), some_boxes(2)
     raw = keras.ops.convert_to_numpy(generator(unet.normalise(images, boxes), training=False))
     filled, hole = load_network(name).fill(generator, images, boxes, unknown(2)), hole_mask(boxes)
     assert np.abs(filled[hole] - (raw[hole] + 1) * 127.5).max() <= 0.5001 and filled[hole].std() > 5
