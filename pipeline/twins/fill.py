@@ -1,9 +1,9 @@
 """Fill from a twin: a training image that is the same photograph, or a crop or mirror image of it, or contains it.
 
 A masked image is laid on every training thumbnail in each of PLACEMENTS and correlated with it over its known pixels.
-The best few are aligned at full resolution (Evangelidis & Psarakis, "Parametric Image Alignment Using Enhanced
-Correlation Coefficient Maximization", 2008) and their colours matched. The nearest over the known pixels fills the
-hole if it is near enough to be certainly the same photograph.
+keypoints.py finds other candidates. The best few of both are aligned at full resolution (Evangelidis & Psarakis,
+"Parametric Image Alignment Using Enhanced Correlation Coefficient Maximization", 2008) and their colours matched. The
+nearest over the known pixels fills the hole if it is near enough to be certainly the same photograph.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.base.progress import progress
-from pipeline.competition.boxes import hole_mask
+from pipeline.competition.boxes import unknown_mask
 from pipeline.competition.images import SIZE, read_image, to_uint8
 from pipeline.competition.index import target_path
+from pipeline.twins import keypoints
 from pipeline.twins.groups import thumbnail
+from pipeline.twins.keypoints import Keypoints
 
 GRID = 16  # cells a side of what is correlated; one covers 16 x 16 pixels
 CELLS = 64  # known cells that a correlation needs, a quarter of all
@@ -29,8 +31,17 @@ ITERATIONS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-5)
 # RMSE over the known pixels near the hole, in their standard deviations. Of 900 training images 245 had a twin below
 # 0.38, 213 of them below 0.2, and each was nearer to the target than the harmonic fill; the first stranger was at 0.43.
 DISTANCE = 0.38
+CONFIRMED = 0.45  # for a candidate on which AGREEING keypoints or more agree
+AGREEING = 15
 NEAR = 16  # pixels around the hole that count as near
 PIXELS = 1000  # near the hole, known and inside the training image, that a distance needs
+
+
+class Candidate(NamedTuple):
+    """What a training image is found by."""
+
+    thumbnail: np.ndarray  # float32 [32, 32, 3], as groups.thumbnail makes it
+    keypoints: Keypoints
 
 
 class Placement(NamedTuple):
@@ -65,35 +76,48 @@ def fill_over(
     """
     paths = [target_path(raw, row) for row in index[index["split"] != "test"].to_dict("records")]
     with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda path: thumbnail(read_image(path)), paths)
-        thumbnails = np.stack(list(progress(read, "look for twins", len(paths))))
-    twins, filled_mask, found = fill(masked, boxes, thumbnails, lambda i: read_image(paths[i]), own)
+        read = pool.map(lambda path: describe(read_image(path)), paths)
+        candidates = list(progress(read, "look for twins", len(paths)))
+    twins, filled_mask, found = fill(masked, boxes, candidates, lambda i: read_image(paths[i]), own)
     return np.where(filled_mask[..., None], twins, filled), filled_mask, found
 
 
+def describe(photograph: np.ndarray) -> Candidate:
+    """What a training image, uint8 [256, 256, 3], is found by."""
+    return Candidate(thumbnail(photograph), keypoints.detect(photograph))
+
+
 def fill(
-    masked: np.ndarray, boxes: np.ndarray, thumbnails: np.ndarray, read: Callable[[int], np.ndarray], own: np.ndarray
+    masked: np.ndarray,
+    boxes: np.ndarray,
+    candidates: list[Candidate],
+    read: Callable[[int], np.ndarray],
+    own: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill from twins, as far as a twin shows what is in the hole; known pixels stay byte for byte.
 
-    masked is uint8 [n, 256, 256, 3], boxes int [n, 2, 2], thumbnails float32 [k, 32, 32, 3] of the candidates as
-    groups.thumbnail makes them; read(i) returns the i-th candidate in full resolution. own, int [n], is the candidate
-    that is the masked image itself and is skipped. Returns the filled images, filled_mask, bool [n, 256, 256], and
-    found, int [n]: the candidate that filled each. own and found are -1 for none.
+    masked is uint8 [n, 256, 256, 3], boxes int [n, 2, 2]; read(i) returns the i-th candidate in full resolution. own,
+    int [n], is the candidate that is the masked image itself and is skipped. Returns the filled images, filled_mask,
+    bool [n, 256, 256], and found, int [n]: the candidate that filled each. own and found are -1 for none.
     """
-    known = ~hole_mask(boxes)
-    candidates = search(masked, known, thumbnails, own)
+    known = ~unknown_mask(masked, boxes)
+    thumbnails, points = zip(*candidates, strict=True)
+    laid = search(masked, known, np.stack(thumbnails), own)
+    matched = keypoints.search(masked, known, points, own)
 
-    def best(k: int) -> tuple[float, int, np.ndarray, np.ndarray]:
-        aligned = [(*align(masked[k], known[k], read(i), PLACEMENTS[place]), i) for i, place in candidates[k]]
-        return min(aligned, key=lambda one: one[0], default=(np.inf, masked[k], known[k], -1))
+    def best(k: int) -> tuple[float, np.ndarray, np.ndarray, int]:
+        starts = [(i, start_of(PLACEMENTS[place]), 0) for i, place in laid[k]] + matched[k]
+        nearest = np.inf, masked[k], np.zeros_like(known[k]), -1
+        for i, start, agreeing in starts:
+            distance, twin, inside = align(masked[k], known[k], read(i), start)
+            if distance <= (CONFIRMED if agreeing >= AGREEING else DISTANCE) and distance < nearest[0]:
+                nearest = distance, twin, inside, i
+        return nearest
 
     with ThreadPoolExecutor() as pool:
-        distances, twins, inside, found = zip(*pool.map(best, range(len(masked))), strict=True)
-    certain = np.array(distances) <= DISTANCE
-    filled_mask = np.stack(inside) & ~known & certain[:, None, None]
-    filled = np.where(filled_mask[..., None], np.stack(twins), masked)
-    return filled, filled_mask, np.where(certain, found, -1)
+        _, twins, inside, found = zip(*pool.map(best, range(len(masked))), strict=True)
+    filled_mask = np.stack(inside) & ~known
+    return np.where(filled_mask[..., None], np.stack(twins), masked), filled_mask, np.array(found)
 
 
 def search(masked: np.ndarray, known: np.ndarray, thumbnails: np.ndarray, own: np.ndarray) -> list[list]:
@@ -168,8 +192,17 @@ def cells_of(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     return np.tensordot(columns, bands, (1, 2)).transpose(2, 1, 0, 3)
 
 
+def start_of(place: Placement) -> np.ndarray:
+    """A placement as a matrix, float64 [2, 3], from (x, y, 1) in the masked image to (x, y) in the photograph."""
+    sign = -1 if place.mirrored else 1
+    shift = place.left + (place.width if place.mirrored else 0)
+    matrix = np.array([[sign * place.width, 0, shift * SIZE], [0, place.height, place.top * SIZE]])
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # a pixel's centre is in its middle
+    return matrix
+
+
 def align(
-    masked: np.ndarray, known: np.ndarray, photograph: np.ndarray, place: Placement
+    masked: np.ndarray, known: np.ndarray, photograph: np.ndarray, start: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Warp a training image onto the masked one: the distance, the result uint8, and which pixels lie inside it.
 
@@ -178,14 +211,9 @@ def align(
     """
     nothing = np.inf, masked, np.zeros_like(known)
     grey, other = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (masked, photograph))
-    # from [x, y] in the masked image to [x, y] in the photograph
-    sign = -1 if place.mirrored else 1
-    shift = place.left + (place.width if place.mirrored else 0)
-    matrix = np.array([[sign * place.width, 0, shift * SIZE], [0, place.height, place.top * SIZE]], np.float32)
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # a pixel's centre is in its middle
     clean = cv2.erode(known.astype(np.uint8), np.ones((7, 7)))  # away from the JPEG noise at the hole's rim
     try:
-        _, matrix = cv2.findTransformECC(grey, other, matrix, cv2.MOTION_AFFINE, ITERATIONS, clean, 5)
+        _, matrix = cv2.findTransformECC(grey, other, start.astype(np.float32), cv2.MOTION_AFFINE, ITERATIONS, clean, 5)
     except cv2.error:
         return nothing
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

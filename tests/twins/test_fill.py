@@ -9,7 +9,6 @@ from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import SIZE, read_images
 from pipeline.competition.index import boxes_of, masked_path, read_pairs
 from pipeline.twins import fill as twin
-from pipeline.twins.groups import thumbnail
 
 BOXES = np.array([[[90, 60], [120, 110]]], np.int32)
 BIG = 400  # pixels a side of the photographs that all images are cut from
@@ -40,8 +39,8 @@ def masked(image: np.ndarray) -> np.ndarray:
 
 def fill(image: np.ndarray, others: list[np.ndarray], own: int = -1):
     """Mask the photograph and fill it from the others: the result, filled_mask, and which one it came from."""
-    thumbnails = np.stack([thumbnail(other) for other in others])
-    filled, filled_mask, found = twin.fill(masked(image), BOXES, thumbnails, others.__getitem__, np.array([own]))
+    candidates = list(map(twin.describe, others))
+    filled, filled_mask, found = twin.fill(masked(image), BOXES, candidates, others.__getitem__, np.array([own]))
     assert filled.dtype == np.uint8 and filled_mask.dtype == bool
     assert not filled_mask[0][~hole_mask(BOXES)[0]].any()
     np.testing.assert_array_equal(filled[~filled_mask], masked(image)[~filled_mask])
