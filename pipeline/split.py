@@ -1,4 +1,4 @@
-"""Stage 2: hold out validation pairs; data/split.csv is the index with `split` train, validation or test."""
+"""Stage 2: hold pairs out; data/split.csv is the index with `split` train, validation, holdout or test."""
 
 import numpy as np
 import pandas as pd
@@ -14,34 +14,35 @@ from pipeline.params import load_params
 
 def main() -> None:
     settings = load_params().split
-    index = read_index(paths.INDEX)
-    validation_mask = choose_validation(index, settings.validation_pairs, settings.seed)
-    split = index.assign(split=index["split"].mask(validation_mask, "validation"))
+    split = read_index(paths.INDEX)
+    for name, pairs in {"validation": settings.validation_pairs, "holdout": settings.holdout_pairs}.items():
+        split["split"] = split["split"].mask(choose_pairs(split, pairs, settings.seed), name)
     with replacing(paths.SPLIT) as path:
         split.to_csv(path, index=False)
     say("split: " + ", ".join(f"{count} {name}" for name, count in split["split"].value_counts().items()))
 
 
-def choose_validation(index: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:
-    """Which rows of the index to hold out: bool [len(index)], at least `pairs` training rows, none for 0.
+def choose_pairs(index: pd.DataFrame, pairs: int, seed: int) -> np.ndarray:
+    """Which of the index's training rows to hold out: bool [len(index)], at least `pairs`, none for 0.
 
     Whole twin groups are drawn in random order, so that no photograph is on both sides. A group with a test image is
     drawn like any other. Raises BadInput if a class would keep no pair to train on.
     """
     train_mask = (index["split"] == "train").to_numpy()
     groups = index["group"].to_numpy()
-    validation_mask = np.zeros(len(index), bool)
+    held_out = np.zeros(len(index), bool)
     for group in np.random.default_rng(seed).permutation(np.unique(groups[train_mask])):
-        if validation_mask.sum() >= pairs:
+        if held_out.sum() >= pairs:
             break
-        validation_mask |= train_mask & (groups == group)
+        held_out |= train_mask & (groups == group)
     for class_name in index["class"][train_mask].unique():
-        if not (train_mask & ~validation_mask & (index["class"] == class_name)).any():
+        if not (train_mask & ~held_out & (index["class"] == class_name)).any():
             raise BadInput(
-                f"split.validation_pairs: {pairs} of {train_mask.sum()} pairs leave class {class_name} nothing to "
-                "train on: lower it, or train on the competition's own pairs (`make recipe RECIPE=laptop ARCHIVE=...`)"
+                f"holding out {pairs} of {train_mask.sum()} pairs leaves class {class_name} nothing to train on: lower "
+                "split.validation_pairs or split.holdout_pairs, or train on the competition's own pairs "
+                "(`make recipe RECIPE=laptop ARCHIVE=...`)"
             )
-    return validation_mask
+    return held_out
 
 
 if __name__ == "__main__":

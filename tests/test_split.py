@@ -1,4 +1,4 @@
-"""The validation split: whole twin groups, so that no photograph is on both sides."""
+"""The pairs that are held out: whole twin groups, so that no photograph is on both sides."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import BadInput
-from pipeline.split import choose_validation
+from pipeline.split import choose_pairs
 
 
 def table(groups, classes=None, tests=0):
@@ -22,24 +22,24 @@ def table(groups, classes=None, tests=0):
 def test_a_split_cuts_between_groups(groups, pairs, seed):
     index = table(sorted(groups), tests=5)
     try:
-        validation_mask = choose_validation(index, pairs, seed)
+        held_out = choose_pairs(index, pairs, seed)
     except BadInput:  # a group as large as that
         assert max(groups.count(group) for group in groups) > 2
         return
     train_mask = (index["split"] == "train").to_numpy()
-    assert validation_mask.dtype == bool and validation_mask.shape == (len(index),)
-    assert validation_mask.sum() >= pairs and not validation_mask[~train_mask].any()
-    assert not set(index["group"][validation_mask]) & set(index["group"][train_mask & ~validation_mask])
-    largest = max(index["group"][validation_mask].value_counts(), default=1)
-    assert validation_mask.sum() - pairs < largest  # no group more than needed
+    assert held_out.dtype == bool and held_out.shape == (len(index),)
+    assert held_out.sum() >= pairs and not held_out[~train_mask].any()
+    assert not set(index["group"][held_out]) & set(index["group"][train_mask & ~held_out])
+    largest = max(index["group"][held_out].value_counts(), default=1)
+    assert held_out.sum() - pairs < largest  # no group more than needed
 
 
 def test_a_seed_decides_the_split_and_every_pair_may_be_drawn():
     index = table(list(range(100)))
-    draws = np.array([choose_validation(index, 10, seed) for seed in range(200)])
+    draws = np.array([choose_pairs(index, 10, seed) for seed in range(200)])
     assert (draws.sum(axis=1) == 10).all() and (draws[0] != draws[1]).any()
     assert draws.sum(axis=0).min() > 3 and draws.sum(axis=0).max() < 45  # 20 expected of each
-    np.testing.assert_array_equal(draws[7], choose_validation(index, 10, 7))
+    np.testing.assert_array_equal(draws[7], choose_pairs(index, 10, 7))
     assert np.flatnonzero(draws[7]).tolist() == [
         4,
         24,
@@ -56,7 +56,7 @@ def test_a_seed_decides_the_split_and_every_pair_may_be_drawn():
 
 def test_a_twin_of_a_test_image_may_be_drawn_but_never_the_test_image():
     index = table([0, 1, 2, 0, 1], tests=2)
-    seen = {tuple(choose_validation(index, 1, seed)) for seed in range(30)}
+    seen = {tuple(choose_pairs(index, 1, seed)) for seed in range(30)}
     assert seen == {tuple(i == n for i in range(5)) for n in range(3)}
 
 
@@ -73,17 +73,18 @@ def test_a_split_that_leaves_a_class_nothing_is_refused(index, pairs):
     refused = 0
     for seed in range(20):
         try:
-            validation_mask = choose_validation(index, pairs, seed)
+            held_out = choose_pairs(index, pairs, seed)
         except BadInput as refusal:
             refused += 1
-            assert str(refusal).startswith(f"split.validation_pairs: {pairs} of {len(index)} pairs leave class ")
+            assert str(refusal).startswith(f"holding out {pairs} of {len(index)} pairs leaves class ")
+            assert "lower split.validation_pairs or split.holdout_pairs" in str(refusal)
             assert "Cat" in str(refusal) or "Dog" in str(refusal)
         else:
-            assert set(index["class"][~validation_mask]) == set(index["class"])
+            assert set(index["class"][~held_out]) == set(index["class"])
     assert refused > 5 and (refused == 20 or len(index) == 11)
 
 
 def test_a_split_names_the_class_it_would_empty():
-    with pytest.raises(BadInput, match="2 of 12 pairs leave class Dog nothing"):
+    with pytest.raises(BadInput, match="2 of 12 pairs leaves class Dog nothing"):
         for seed in range(50):  # some seed takes both dogs
-            choose_validation(table([*range(10), 10, 10], ["Cat"] * 10 + ["Dog"] * 2), 2, seed)
+            choose_pairs(table([*range(10), 10, 10], ["Cat"] * 10 + ["Dog"] * 2), 2, seed)

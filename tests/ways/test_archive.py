@@ -12,7 +12,7 @@ from pipeline.archive.unpack import contents, unpack
 from pipeline.competition.boxes import hole_mask
 from pipeline.competition.images import read_images
 from pipeline.competition.index import COLUMNS, boxes_of, masked_path, read_index, read_pairs
-from pipeline.split import choose_validation
+from pipeline.split import choose_pairs
 from pipeline.twins.groups import group_twins, thumbnail
 
 CLASSES = ["Cat", "Dog", "Elephant", "Tiger"]
@@ -90,10 +90,10 @@ def test_twins_are_few_and_groups_small(index):
 
 
 def test_a_split_keeps_twins_together(index):
-    validation_mask = choose_validation(index, 40, 7)
+    held_out = choose_pairs(index, 40, 7)
     train = (index["split"] == "train").to_numpy()
-    assert 40 <= validation_mask.sum() < 80
-    assert not set(index["group"][validation_mask]) & set(index["group"][train & ~validation_mask])
+    assert 40 <= held_out.sum() < 80
+    assert not set(index["group"][held_out]) & set(index["group"][train & ~held_out])
 
 
 def test_fetch_makes_the_same(tmp_path, real_archive, raw, index, run_stage, params_file):
