@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.measure import main
 from pipeline import paths
+from pipeline.competition.boxes import LAST
 from pipeline.competition.images import read_images
 from pipeline.competition.index import boxes_of, masked_path, read_index
 from pipeline.fills import harmonic
@@ -30,7 +31,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     """Noise, float32 [32, 64, 64, 3], and the holes of a training step, bool [32, 64, 64]."""
     rng = np.random.default_rng(0)
     photographs = rng.uniform(-1, 1, (BATCH, SIDE, SIDE, 3)).astype(np.float32)
-    return photographs, residual.draw_weights(rng, BATCH, SIDE) > 0
+    return photographs, residual.weigh(rng.integers(0, LAST + 1, (BATCH, 2, 2)), SIDE) > 0
 
 
 def direct(photographs: np.ndarray, holes: np.ndarray) -> np.ndarray:

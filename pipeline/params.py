@@ -62,6 +62,7 @@ class Fetch(Section):
 
 class Split(Section):
     validation_pairs: Annotated[int, Field(ge=0)]
+    holdout_pairs: Annotated[int, Field(ge=0)]
     seed: Seed
 
 
@@ -107,6 +108,7 @@ class Residual(SystemSettings):
     filters: Annotated[int, Field(ge=1, le=256)]
     blocks: Annotated[int, Field(ge=1, le=16)]
     resolution: Literal[64, 128]
+    rim_filters: Annotated[int, Field(ge=1, le=256)]
     zoom: Annotated[float, Field(ge=1, le=4)]
     masked_images: bool
 

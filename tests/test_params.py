@@ -244,6 +244,8 @@ def test_a_number_is_read_in_every_notation_of_yaml_1_2(tmp_path, text):
         ("residual.weight_decay", -0.01),
         ("residual.average", 1),
         ("residual.blocks", 0),
+        ("residual.rim_filters", 0),
+        ("split.holdout_pairs", -1),
         ("residual.resolution", 96),
         ("residual.zoom", 0.9),
         ("residual.zoom", 5),

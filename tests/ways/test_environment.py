@@ -33,20 +33,22 @@ def main():
     rng = np.random.default_rng(0)
     keras.utils.set_random_seed(1)
     model = network.build(settings_of("residual", filters=4))
-    weights = network.draw_weights(rng, 2, 64)
-    images = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    boxes = np.array([[[3, 4], [90, 91]], [[50, 60], [70, 80]]], np.int32)
+    weights = network.weigh(boxes, 64)
+    rims = network.rim_examples(images, np.ones(images.shape[:3], bool), boxes, 64)
 
     @tf.function
-    def gradients(inputs, residual):
+    def gradients(inputs, residual, near, lacking, rim_weights):
         with tf.GradientTape() as tape:
-            loss = network.loss(residual, model(inputs, training=True), weights)
+            predicted, mended = model([inputs, near], training=True)
+            loss = network.loss(residual, predicted, weights) + network.loss(lacking, mended, rim_weights)
         return tape.gradient(loss, model.trainable_variables)
 
-    changes = gradients(*network.examples(images, weights > 0))
+    changes = gradients(*network.examples(images[:, ::4, ::4], weights > 0), *rims[:3])
     for weight, change in zip(model.trainable_variables, changes):
         weight.assign_sub(change)
-    large = rng.integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
-    filled = network.fill(model, large, np.array([[[3, 4], [90, 91]]], np.int32), np.array([""]))
+    filled = network.fill(model, images, boxes, np.array(["", ""]))
     left, right = (rng.normal(size=(n, 768)).astype(np.float32) for n in (64, 768))
     curve, words = pd.Series([1.0, 2.5, 4.0]), pd.Series(["a", "b"])
     results = {
@@ -54,7 +56,7 @@ def main():
         "fill": filled.tobytes(),
         "product": (left @ right.T).tobytes(),
         "blend": scipy.optimize.nnls(np.abs(left[:, :5]), np.abs(right[:64, 0]))[0].tobytes(),
-        "image": cv2.imdecode(cv2.imencode(".png", large[0])[1], cv2.IMREAD_COLOR).tobytes(),
+        "image": cv2.imdecode(cv2.imencode(".png", images[0])[1], cv2.IMREAD_COLOR).tobytes(),
         "curve": plot(curve, 3 * curve, 4),
         "type of text": str(words.dtype),
     }

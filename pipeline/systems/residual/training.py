@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pipeline import paths
 from pipeline.base.progress import progress
+from pipeline.competition.boxes import LAST, hole_mask
 from pipeline.competition.images import SIZE, read_image
 from pipeline.competition.index import boxes_of, masked_path, target_path
 from pipeline.params import Residual
@@ -26,6 +27,7 @@ BETA_2 = 0.99
 CLIP = 1.0  # the gradient's norm over all variables
 PREFETCHED = 4  # batches
 KNOWN = 255
+RIM_SHARE = 8  # one photograph in so many is also seen at full resolution
 
 
 def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
@@ -45,15 +47,23 @@ def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
 
 
 def make_step(state: TrainingState, settings: Residual) -> Step:
-    """One step on one of `batches`, compiled; it returns the loss, in squared units of [-1, 1]."""
+    """One step on one of `batches`, compiled; it returns the losses, in squared units of [-1, 1]."""
     trained, average = state.networks["network"], state.networks["average"]
-    optimizer = state.optimizers["optimizer"]
+    unet, rim, optimizer = trained.get_layer("unet"), trained.get_layer("rim"), state.optimizers["optimizer"]
 
-    def step(inputs: tf.Tensor, residual: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
+    def step(inputs: tf.Tensor, residual: tf.Tensor, weights: tf.Tensor, *rims: tf.Tensor) -> dict[str, tf.Tensor]:
+        near, lacking, rim_weights, rows, columns = rims
         with tf.GradientTape() as tape:
-            loss = replica_share(weights) * network.loss(residual, trained(inputs, training=True), weights)
-        update(tape, loss, (trained, optimizer))
-        return {"loss": loss}
+            predicted = unet(inputs, training=True)
+            loss = replica_share(weights) * network.loss(residual, predicted, weights)
+            # The first photographs of the batch are also seen at full resolution.
+            first = tf.stop_gradient(predicted[: near.shape[0] // 2])
+            seen = network.add_residual(near, first, rows, columns)
+            left = lacking - (seen - near)[..., :3]
+            rim_loss = replica_share(rim_weights) * network.loss(left, rim(seen, training=True), rim_weights)
+            total = loss + rim_loss
+        update(tape, total, (trained, optimizer))
+        return {"loss": loss, "rim": rim_loss}
 
     def average_weights() -> None:
         count = tf.cast(optimizer.iterations.value, tf.float32)
@@ -68,60 +78,73 @@ def make_step(state: TrainingState, settings: Residual) -> Step:
 def batches(
     settings: Residual, data: TrainingData, start: int, context: tf.distribute.InputContext = ONE_DEVICE
 ) -> tf.data.Dataset:
-    """Endless batches (inputs, residual, weights) from step `start` on, as network.examples and draw_weights make them.
+    """Endless batches from step `start` on: inputs, residual and weights for the U-Net, then network.rim_examples.
 
     Each is a function of the seed and the step's number. With several devices these are the parts of this worker's.
     """
     photographs = read_photographs(settings, data)
     side, share = settings.resolution, settings.batch_size // context.num_replicas_in_sync
+    near, rims = network.NEAR, 2 * rim_photographs(share)
     shapes = [(None, share, side, side, *channels) for channels in ((4,), (3,), ())]
+    shapes += [(None, rims, near, near, *channels) for channels in ((5,), (3,), ())] + 2 * [(None, rims, near, side)]
 
     def draw(step: np.ndarray) -> list[np.ndarray]:
         local = local_part(settings.batch_size, context)
-        drawn = draw_batch(photographs, settings, np.random.default_rng((data.seed, int(step))), local)
-        return [part.reshape(-1, share, *part.shape[1:]) for part in drawn]
+        drawn = draw_batch(photographs, settings, np.random.default_rng((data.seed, int(step))), local, share)
+        return [part.reshape(-1, *shape[1:]) for part, shape in zip(drawn, shapes, strict=True)]
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        drawn = tf.numpy_function(draw, [step], [tf.float32] * 3)
+        drawn = tf.numpy_function(draw, [step], [tf.float32] * len(shapes))
         return tuple(tf.ensure_shape(part, shape) for part, shape in zip(drawn, shapes, strict=True))
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     return steps.map(batch, num_parallel_calls=2, deterministic=True).unbatch().prefetch(PREFETCHED)
 
 
-def draw_batch(
-    photographs: np.ndarray, settings: Residual, rng: np.random.Generator, local: slice
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The local part of one batch (inputs, residual, weights); photographs are those of read_photographs.
+def rim_photographs(share: int) -> int:
+    """How many of a device's photographs are also seen at full resolution. A rim needs fewer examples than a hole."""
+    return max(1, share // RIM_SHARE)
 
-    Unknown pixels are holes of weight 0.
+
+def draw_batch(
+    photographs: np.ndarray, settings: Residual, rng: np.random.Generator, local: slice, share: int
+) -> tuple[np.ndarray, ...]:
+    """The local part of one batch, for devices that get `share` photographs each; as `batches` describes it.
+
+    photographs are those of read_photographs. Unknown pixels are holes of weight 0.
     """
     size, side = settings.batch_size, settings.resolution
     chosen = rng.integers(len(photographs), size=size)
     mirrored = rng.random((size, 1, 1, 1)) < 0.5
-    weights = network.draw_weights(rng, size, side)[local]
-    images = photographs[chosen[local]]
-    if settings.zoom > 1:
-        start, length = draw_parts(rng, size, images.shape[1], settings.zoom)
-        images = cut_parts(images, start[local], length[local], side)
-    images = np.where(mirrored[local], images[:, :, ::-1], images)
-    known = images[..., 3] == KNOWN
-    return *network.examples(images[..., :3], (weights > 0) | ~known), weights * known
+    boxes = rng.integers(0, LAST + 1, (size, 2, 2))
+    start, length = draw_parts(rng, size, settings.zoom)
+
+    def cut(rows: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        parts = cut_parts(photographs[chosen[rows]], start[rows], length[rows], side)
+        parts = np.where(mirrored[rows], parts[:, :, ::-1], parts)
+        return parts[..., :3], parts[..., 3] == KNOWN
+
+    here = np.arange(size)[local]
+    images, known = cut(here, side)
+    weights = network.weigh(boxes[here], side)
+    first = here.reshape(-1, share)[:, : rim_photographs(share)].ravel()
+    rims = network.rim_examples(*cut(first, SIZE), boxes[first], side)
+    return *network.examples(images, (weights > 0) | ~known), weights * known, *rims
 
 
-def draw_parts(rng: np.random.Generator, n: int, size: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+def draw_parts(rng: np.random.Generator, n: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     """Half of the times the whole photograph, else a part: upper left corner and lengths, int [n, 2] each, in pixels.
 
     A part is 1 to `zoom` times smaller in width and height, and up to a tenth higher or lower than it is wide.
     """
     ratio = rng.uniform(1, zoom, (n, 1)) * np.hstack([rng.uniform(0.9, 1.1, (n, 1)), np.ones((n, 1))])
-    ratio[rng.random(n) < 0.5] = 1
-    length = np.minimum(size / ratio, size).astype(int)
-    return (rng.random((n, 2)) * (size - length + 1)).astype(int), length
+    ratio[(rng.random(n) < 0.5) | (zoom == 1)] = 1
+    length = np.minimum(SIZE / ratio, SIZE).astype(int)
+    return (rng.random((n, 2)) * (SIZE - length + 1)).astype(int), length
 
 
 def cut_parts(photographs: np.ndarray, start: np.ndarray, length: np.ndarray, side: int) -> np.ndarray:
-    """These parts of photographs, uint8 [n, h, h, 4], each resized to [side, side, 4]."""
+    """These parts of photographs, uint8 [n, 256, 256, 4], each resized to [side, side, 4]."""
     parts = (
         photograph[top : top + height, left : left + width]
         for photograph, (top, left), (height, width) in zip(photographs, start, length, strict=True)
@@ -145,18 +168,17 @@ def partly_known(settings: Residual, data: TrainingData) -> pd.DataFrame:
 
 
 def read_photographs(settings: Residual, data: TrainingData) -> np.ndarray:
-    """All photographs to learn from: uint8 [n, h, h, 4], the last channel KNOWN outside the masked images' holes.
+    """All photographs to learn from: uint8 [n, 256, 256, 4], the last channel KNOWN outside the masked images' holes.
 
-    h is the resolution, or 256 with a zoom, which takes 1.8 GB for the competition.
+    They take 1.8 GB for the competition.
     """
-    files, side = input_files(settings, data), settings.resolution if settings.zoom == 1 else SIZE
-    photographs = np.full((len(files), side, side, 4), KNOWN, np.uint8)
+    files = input_files(settings, data)
+    photographs = np.full((len(files), SIZE, SIZE, 4), KNOWN, np.uint8)
     with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda path: np.round(network.shrink(read_image(path), side)), files)
-        for photograph, image in zip(photographs, progress(images, "read photographs", len(files)), strict=True):
+        images = progress(pool.map(read_image, files), "read photographs", len(files))
+        for photograph, image in zip(photographs, images, strict=True):
             photograph[..., :3] = image
-    boxes = boxes_of(partly_known(settings, data))
-    photographs[len(data.pairs) :, ..., 3][network.hole_cells(boxes, side)] = 0
+    photographs[len(data.pairs) :, ..., 3][hole_mask(boxes_of(partly_known(settings, data)))] = 0
     return photographs
 
 
