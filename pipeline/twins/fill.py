@@ -28,8 +28,8 @@ CELLS = 64  # known cells that a correlation needs, a quarter of all
 CORRELATION = 0.9  # the least of a candidate
 CANDIDATES = 2  # at most, for each image
 ITERATIONS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-5)
-# RMSE over the known pixels near the hole, in their standard deviations. 1620 of 5800 training images have a twin by
-# these thresholds; each is nearer to the target than the harmonic fill, but one is a stranger on the same white ground.
+# RMSE over the known pixels near the hole, in their standard deviations. Of 5800 training images some 1600 have a twin
+# by these thresholds, each nearer to the target than the harmonic fill. One is a stranger on the same white ground.
 DISTANCE = 0.38
 CONFIRMED = 0.45  # for a candidate on which AGREEING keypoints or more agree
 AGREEING = 20  # another picture of a series had 18
