@@ -24,7 +24,7 @@ from pipeline.training.loop import Step, TrainingState, snapshot
 
 WARM_UP = 100  # steps, at most a tenth of all
 BETA_2 = 0.99
-CLIP = 1.0  # the gradient's norm over all variables
+CLIP = 1.0  # the gradient's norm over all variables of a network
 PREFETCHED = 4  # batches
 KNOWN = 255
 RIM_SHARE = 8  # one photograph in so many is also seen at full resolution
@@ -39,17 +39,21 @@ def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
     )
-    decay = settings.weight_decay
-    optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=decay, global_clipnorm=CLIP)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    optimizer.build(trained.trainable_variables)
-    return TrainingState(average, {"network": trained, "average": average}, {"optimizer": optimizer}, snapshot(average))
+    # One for each network: the rim's few examples have large gradients, which would clip the U-Net's.
+    optimizers = {}
+    for name in ("unet", "rim"):
+        optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=settings.weight_decay, global_clipnorm=CLIP)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        optimizer.build(trained.get_layer(name).trainable_variables)
+        optimizers[name] = optimizer
+    return TrainingState(average, {"network": trained, "average": average}, optimizers, snapshot(average))
 
 
 def make_step(state: TrainingState, settings: Residual) -> Step:
     """One step on one of `batches`, compiled; it returns the losses, in squared units of [-1, 1]."""
     trained, average = state.networks["network"], state.networks["average"]
-    unet, rim, optimizer = trained.get_layer("unet"), trained.get_layer("rim"), state.optimizers["optimizer"]
+    unet, rim = trained.get_layer("unet"), trained.get_layer("rim")
+    optimizers = state.optimizers
 
     def step(inputs: tf.Tensor, residual: tf.Tensor, weights: tf.Tensor, *rims: tf.Tensor) -> dict[str, tf.Tensor]:
         near, lacking, rim_weights, rows, columns = rims
@@ -62,11 +66,11 @@ def make_step(state: TrainingState, settings: Residual) -> Step:
             left = lacking - (seen - near)[..., :3]
             rim_loss = replica_share(rim_weights) * network.loss(left, rim(seen, training=True), rim_weights)
             total = loss + rim_loss
-        update(tape, total, (trained, optimizer))
+        update(tape, total, (unet, optimizers["unet"]), (rim, optimizers["rim"]))
         return {"loss": loss, "rim": rim_loss}
 
     def average_weights() -> None:
-        count = tf.cast(optimizer.iterations.value, tf.float32)
+        count = tf.cast(optimizers["unet"].iterations.value, tf.float32)
         # A shorter average at first, or the initial weights would stay in it for long.
         share = 1 - tf.minimum(settings.average, (1 + count) / (10 + count))
         for mean, weight in zip(average.trainable_variables, trained.trainable_variables, strict=True):
