@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import paths
 from pipeline.base.errors import BadInput
-from pipeline.split import choose_pairs
+from pipeline.competition.index import BOX_COLUMNS, read_index
+from pipeline.split import choose_pairs, main
 
 
 def table(groups, classes=None, tests=0):
@@ -88,3 +90,23 @@ def test_a_split_names_the_class_it_would_empty():
     with pytest.raises(BadInput, match="2 of 12 pairs leaves class Dog nothing"):
         for seed in range(50):  # some seed takes both dogs
             choose_pairs(table([*range(10), 10, 10], ["Cat"] * 10 + ["Dog"] * 2), 2, seed)
+
+
+def test_more_pairs_held_out_leave_the_validation_pairs_as_they_are(tmp_path, monkeypatch, params_file):
+    monkeypatch.chdir(tmp_path)
+    index = table(sorted(range(60)) * 2, tests=8).assign(filename=[f"{i}.png" for i in range(120)])
+    index[BOX_COLUMNS] = 0
+    paths.INDEX.parent.mkdir()
+    index.to_csv(paths.INDEX, index=False)
+    found = []
+    for holdout in (0, 15):
+        params_file(tmp_path, **{"split.validation_pairs": 10, "split.holdout_pairs": holdout})
+        main()
+        found.append(read_index(paths.SPLIT))
+        counts = found[-1]["split"].value_counts()
+        assert counts.get("holdout", 0) in (holdout, holdout + 1) and counts["validation"] in (10, 11)
+        assert counts["test"] == 8 and counts.sum() == 120
+        groups = found[-1][found[-1]["split"] != "test"].groupby("group")["split"].nunique()
+        assert (groups == 1).all()
+    first, second = (split["split"] == "validation" for split in found)
+    assert (first == second).all()
