@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from benchmarks.measure import measure
+from benchmarks.params import set_params
 from pipeline import paths
 from pipeline.archive.tables import list_images
 from pipeline.base.progress import say
@@ -113,13 +113,6 @@ def systems() -> list[list[str]]:
     one = [f"{rates['residual']:.3g} samples/s", "", f"{two['result'] / rates['residual']:.2f}"]
     what = "train residual on two devices that share these cores (compared with one)"
     return [*rows, [what, f"{two['result']:.3g} samples/s", memory(two), *one]]
-
-
-def set_params(section: str, **changes: object) -> None:
-    """Change settings of params.yaml here."""
-    content = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
-    content[section] |= changes
-    paths.PARAMS.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def predict() -> list[str]:

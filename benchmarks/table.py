@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import yaml
 from skimage.restoration import inpaint_biharmonic
 
+from benchmarks.params import set_params
 from pipeline import paths
 from pipeline.base.files import sha256
 from pipeline.competition import submission
@@ -57,20 +57,18 @@ def run(*command: str) -> None:
 
 
 def use(recipe: str, archive: str) -> None:
-    """Take a recipe's settings, hold HOLDOUT more pairs out, and split."""
+    """Take a recipe's settings, and hold HOLDOUT more pairs out."""
     run("pipeline.recipe", recipe, "--archive", archive)
-    settings = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
-    settings["split"]["holdout_pairs"] = HOLDOUT
-    paths.PARAMS.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    run("pipeline.split")
+    set_params("split", holdout_pairs=HOLDOUT)
 
 
 def train(recipe: str, archive: str, pairs: pd.Index) -> dict[str, float]:
-    """Train the systems of a recipe, each into FOLDER/recipe; the seconds that each took, interruptions left out.
+    """Train the systems of a recipe, each into FOLDER/recipe; the seconds that each took.
 
     Exits if the recipe holds other pairs out than these, or if a model was trained on another split.
     """
     use(recipe, archive)
+    run("pipeline.split")
     if (read_index(paths.SPLIT).loc[pairs, "split"] != "holdout").any():
         sys.exit(f"table: recipe {recipe} holds other pairs out than {RECIPES[-1]}")
     seconds = {}
@@ -97,11 +95,11 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     os.chdir(FOLDER)
     shutil.copytree(ROOT / paths.RECIPES, paths.RECIPES, dirs_exist_ok=True)
-    run("pipeline.recipe", RECIPES[-1], "--archive", archive)
+    use(RECIPES[-1], archive)
     if not paths.AUGMENTED.exists():
         run("pipeline.fetch")
         run("pipeline.augment")
-    use(RECIPES[-1], archive)
+    run("pipeline.split")
     settings, split = load_params().submission, read_index(paths.SPLIT)
     pairs = split[split["split"] == "holdout"]
     masked, target, boxes = read_pairs(paths.RAW, pairs)

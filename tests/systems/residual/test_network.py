@@ -116,6 +116,11 @@ def test_a_reduced_pixel_weighs_as_many_boxes_as_touch_it(side):
     np.testing.assert_array_equal(weights, sum(cells(boxes[:, [b, b]], side).astype(int) for b in (0, 1)))
 
 
+def test_a_cell_is_in_the_hole_if_a_box_touches_it():
+    rows, columns = np.nonzero(residual.weigh(np.array([[[3, 8], [3, 8]]]), 64)[0])  # pixels 3 to 77 and 8 to 82
+    assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (0, 19, 2, 20, 20 * 19)
+
+
 def test_fill_and_residual_add_up_to_the_photograph():
     small, weights = small_photographs(4), residual.weigh(some_boxes(4), 64)
     inputs, target = residual.examples(small, weights > 0)
@@ -142,14 +147,13 @@ def test_each_view_puts_the_networks_output_where_its_input_was(monkeypatch, sid
     seen = keras.Input((side, side, 4))
     row, column = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     smooth = np.stack([row, column, 255 - row], axis=-1)[None].repeat(3, axis=0)
-    boxes = CORNERS
-    found = residual.predict(keras.Model(seen, seen[..., :3]), residual.scale(smooth), boxes)
+    found = residual.predict(keras.Model(seen, seen[..., :3]), residual.scale(smooth), CORNERS)
     # At the rim it blends with the outside, which is 0.
-    inner = [cv2.erode(hole.astype(np.uint8), np.ones((17, 17), np.uint8)) > 0 for hole in hole_mask(boxes)]
+    inner = [cv2.erode(hole.astype(np.uint8), np.ones((17, 17), np.uint8)) > 0 for hole in hole_mask(CORNERS)]
     wrong = np.abs(127.5 * (found + 1) - smooth)[np.stack(inner)]
     assert wrong.max() < length / side / 2  # flat beyond the centre of the outermost pixel
     assert np.median(wrong) < 0.1
-    assert (found[~hole_mask(boxes)] == 0).all()
+    assert (found[~hole_mask(CORNERS)] == 0).all()
 
 
 def test_the_residual_is_the_mean_over_the_views(monkeypatch, model):
