@@ -23,8 +23,13 @@ def hole_mask(boxes: np.ndarray) -> np.ndarray:
 
 def count_boxes(boxes: np.ndarray, side: int = BOX) -> np.ndarray:
     """How many boxes each pixel is in, 0 to 2: int64 [n, 256, 256] from boxes int [n, 2, 2]."""
-    position = np.arange(SIZE)
-    inside = (position >= boxes[..., None]) & (position < boxes[..., None] + side)  # [n, box, axis, 256]
+    return count_between(boxes, boxes + side, SIZE)
+
+
+def count_between(start: np.ndarray, stop: np.ndarray, size: int) -> np.ndarray:
+    """How many boxes each of size x size pixels is in: int64 [n, size, size] from their corners, int [n, 2, 2] each."""
+    position = np.arange(size)
+    inside = (position >= start[..., None]) & (position < stop[..., None])  # [n, box, axis, size]
     return (inside[:, :, 0, :, None] & inside[:, :, 1, None, :]).sum(axis=1)
 
 

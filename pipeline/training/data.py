@@ -10,7 +10,7 @@ class TrainingData:
     """Rows of data/split.csv, each with its number there as its label, and the seed of everything drawn from them."""
 
     pairs: pd.DataFrame  # the training pairs
-    masked_only: pd.DataFrame  # validation pairs and test images: only the known pixels of the masked image may be seen
+    masked_only: pd.DataFrame  # pairs held out and test images: only the known pixels of the masked image may be seen
     seed: int
 
 

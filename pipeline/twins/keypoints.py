@@ -68,9 +68,8 @@ def search(
 
     own, int [n], is the candidate that is the image itself and is skipped, -1 for none.
     """
-    centre = np.concatenate([root(one.descriptors) for one in candidates[:: max(1, len(candidates) // SAMPLED)]]).mean(
-        0
-    )
+    sample = candidates[:: max(1, len(candidates) // SAMPLED)]
+    centre = root(np.concatenate([one.descriptors for one in sample])).mean(axis=0)
     counts = count_words(candidates, centre)
     rarity = np.log(len(candidates) / np.maximum(np.bincount(counts.indices, minlength=counts.shape[1]), 1))
     weighed = weigh(counts, rarity)
@@ -81,13 +80,11 @@ def search(
             seen = list(pool.map(detect, *(map(np.ascontiguousarray, a[:, :, turn]) for a in (masked, known))))
             shared = (weigh(count_words(seen, centre), rarity) @ weighed.T).toarray()
             shared[np.flatnonzero(own >= 0), own[own >= 0]] = 0
-            nearest = [
-                order[one[order] > 0]
-                for one, order in zip(shared, np.argsort(-shared, kind="stable")[:, :MATCHED], strict=True)
-            ]
+            orders = np.argsort(-shared, kind="stable")[:, :MATCHED]
+            nearest = [order[scores[order] > 0] for scores, order in zip(shared, orders, strict=True)]
             matched = pool.map(partial(match_all, candidates), seen, nearest)
         for all_found, matches in zip(found, matched, strict=True):
-            all_found += [Match(image, matrix @ mirror, agreeing) for image, matrix, agreeing in matches]
+            all_found += [one._replace(matrix=one.matrix @ mirror) for one in matches]
     return found
 
 

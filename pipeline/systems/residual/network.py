@@ -14,7 +14,16 @@ import keras
 import numpy as np
 from keras import KerasTensor, Model, layers, ops
 
-from pipeline.competition.boxes import BOX, count_boxes, hole_mask, paste, pixels, turn_boxes, unknown_mask
+from pipeline.competition.boxes import (
+    BOX,
+    count_between,
+    count_boxes,
+    hole_mask,
+    paste,
+    pixels,
+    turn_boxes,
+    unknown_mask,
+)
 from pipeline.competition.images import SIZE, to_uint8
 from pipeline.fills import harmonic
 from pipeline.params import Residual
@@ -105,10 +114,8 @@ def weigh(boxes: np.ndarray, side: int) -> np.ndarray:
 
     A pixel in both boxes is scored twice. A pixel that a box only touches counts as in it.
     """
-    cell, position = SIZE // side, np.arange(side)
-    start, stop = boxes // cell, -(-(boxes + BOX) // cell)
-    inside = (position >= start[..., None]) & (position < stop[..., None])  # [n, box, axis, side]
-    return (inside[:, :, 0, :, None] & inside[:, :, 1, None, :]).sum(axis=1).astype(np.float32)
+    cell = SIZE // side
+    return count_between(boxes // cell, -(-(boxes + BOX) // cell), side).astype(np.float32)
 
 
 def examples(photographs: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

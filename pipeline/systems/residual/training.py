@@ -1,4 +1,4 @@
-"""How the residual U-Net is trained: Adam with decoupled decay, a cosine to zero, a moving average of the weights."""
+"""How the residual networks are trained: Adam with decoupled decay, a cosine to zero, an average of the weights."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +31,7 @@ RIM_SHARE = 8  # one photograph in so many is also seen at full resolution
 
 
 def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
-    """The network with fresh weights drawn from the seed, their average, the optimizer."""
+    """The network with fresh weights drawn from the seed, their average, an optimizer for each part."""
     keras.utils.set_random_seed(seed)
     trained, average = (network.build(settings, dtype) for _ in range(2))
     average.set_weights(trained.get_weights())
@@ -39,7 +39,7 @@ def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
     )
-    # One for each network: the rim's few examples have large gradients, which would clip the U-Net's.
+    # One for each part: the rim's few examples have large gradients, which would clip the U-Net's.
     optimizers = {}
     for name in ("unet", "rim"):
         optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=settings.weight_decay, global_clipnorm=CLIP)
