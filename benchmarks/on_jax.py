@@ -7,7 +7,6 @@ data/split.csv and data/raw in the current folder. OUT gets the weights, as floa
 import argparse
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.competition.boxes import LAST, TURNS, count_boxes, cut, hole_mask,
 from pipeline.competition.images import SIZE, read_image, read_images, to_uint8
 from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs, target_path
 from pipeline.competition.metric import rmse
+from pipeline.fills.batched import in_batches
 from pipeline.fills.harmonic import WEIGHTS
 from pipeline.params import Params, load_params
 
@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from pipeline.systems import Fill
 from pipeline.systems.pix2pix import network as pix2pix
 from pipeline.systems.residual import network as residual
 from pipeline.systems.shared import unet
@@ -177,7 +178,9 @@ def draw_pix2pix(params: Params, boxes: np.ndarray, step: int) -> Arrays:
         epoch, place = divmod(position, len(boxes) * len(turns))
         number, turn = divmod(int(order(seed, epoch, len(boxes) * len(turns))[place]), len(turns))
         rng = np.random.default_rng((seed, position))
-        drawn.append((number, list(TURNS).index(turns[turn]), rng.integers(0, JITTER - SIZE + 1, 2), boxes[number]))
+        corner = rng.integers(0, JITTER - SIZE + 1, 2)
+        own = rng.integers(0, LAST + 1, (2, 2)) if params.pix2pix.random_holes else boxes[number]
+        drawn.append((number, list(TURNS).index(turns[turn]), corner, own))
     return dict(zip(("chosen", "turn", "corner", "boxes"), map(np.array, zip(*drawn, strict=True)), strict=True))
 
 
@@ -193,7 +196,7 @@ def order(*key: int) -> np.ndarray:
 
 
 def pix2pix_samples(photographs: jax.Array, drawn: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """masked, target and hole, as training/batches.py's example makes them, with the pair's own boxes."""
+    """masked, target and hole, as training/batches.py's example makes them, from boxes before the turn."""
     hole = count_boxes(drawn["boxes"]) > 0
     images = jnp.concatenate([photographs[drawn["chosen"]][..., :3], hole[..., None]], axis=-1)
 
@@ -237,9 +240,13 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
     """How residual is trained."""
     settings = params.residual
     model = residual.build(settings, params.train.precision)
+    warm_up = min(100, settings.steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
+    )
     parts, optimizers = [model.get_layer(name) for name in ("unet", "rim")], []
     for part in parts:
-        optimizer = keras.optimizers.Adam(0.0, beta_2=0.99, weight_decay=settings.weight_decay, global_clipnorm=1.0)
+        optimizer = keras.optimizers.Adam(rate, beta_2=0.99, weight_decay=settings.weight_decay, global_clipnorm=1.0)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         optimizer.build(part.trainable_variables)
         optimizers.append(optimizer)
@@ -248,15 +255,7 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
         "weights": weights,
         "average": jax.tree.map(jnp.array, weights),
         "optimizers": [values(optimizer.variables) for optimizer in optimizers],
-        "count": jnp.zeros(()),
     }
-
-    def rate(count: jax.Array) -> jax.Array:
-        """A warm-up, then a cosine to zero."""
-        warm_up = min(100, settings.steps // 10)
-        decayed = jnp.clip((count - warm_up) / (settings.steps - warm_up), 0, 1)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * decayed))
-        return settings.learning_rate * jnp.where(count < warm_up, count / warm_up, cosine)
 
     def losses(weights: list, batch: tuple) -> tuple:
         inputs, residuals, weigh, near, lacking, rim_weights, rows, columns = batch
@@ -269,12 +268,11 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
 
     def step(state: State, batch: tuple) -> tuple:
         gradients, named = jax.grad(losses, has_aux=True)(state["weights"], batch)
-        for own in state["optimizers"]:
-            own[1] = rate(state["count"])
-        new, count = apply(optimizers, state, gradients), state["count"] + 1
+        new = apply(optimizers, state, gradients)
+        count = new["optimizers"][0][0].astype(jnp.float32)  # Adam's first variable: its steps
         share = 1 - jnp.minimum(settings.average, (1 + count) / (10 + count))
         average = jax.tree.map(lambda mean, weight: mean + share * (weight - mean), state["average"], new["weights"])
-        return new | {"average": average, "count": count}, named
+        return new | {"average": average}, named
 
     def put_back(state: State) -> None:
         for part, average in zip(parts, state["average"], strict=True):
@@ -362,11 +360,10 @@ def read_photographs(split: pd.DataFrame, masked_images: bool) -> np.ndarray:
     return photographs
 
 
-def fill_all(fill: Callable, masked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def fill_boxes(fill: Fill, masked: np.ndarray, rows: pd.DataFrame, name: str) -> np.ndarray:
     """The boxes' pixels as filled: uint8 [n, 2, 75, 75, 3]."""
-    parts = [slice(start, start + AT_ONCE) for start in range(0, len(masked), AT_ONCE)]
-    filled = [cut(fill(masked[part], boxes[part], np.full(AT_ONCE, "")), boxes[part]) for part in parts]
-    return np.concatenate(filled)
+    boxes = boxes_of(rows)
+    return cut(in_batches(fill, (masked, boxes, rows["class"].to_numpy()), AT_ONCE, name), boxes)
 
 
 def main() -> None:
@@ -396,36 +393,34 @@ def main() -> None:
     def validate(named: dict) -> None:
         put_back(state)
         row = {"step": done, "seconds": round(seconds, 1)}
-        row |= {
-            name: rmse(fill_all(fill, masked, boxes) / 255, cut(target, boxes) / 255) for name, fill in ways.items()
-        }
+        for name, fill in ways.items():
+            row[name] = rmse(fill_boxes(fill, masked, validation, name) / 255, cut(target, boxes) / 255)
         rows.append(row | {name: float(np.mean(loss)) for name, loss in named.items()})
         say(rows[-1])
         pd.DataFrame(rows).to_csv(arguments.out / "validation.csv", index=False)
 
-    named: dict = {}
-    while done < settings.steps:
+    named, last = {}, False
+    while not last:
         drawn = [draw(done + k) for k in range(CHUNK)]
         jax.block_until_ready(named)  # one call ahead, no more
         state, named = run(state, everything, {name: np.stack([one[name] for one in drawn]) for name in drawn[0]})
         done += CHUNK
-        late = time.monotonic() - began > arguments.seconds
-        if done == CHUNK or done % 1000 == 0 or late or done % settings.validate_every == 0 or done >= settings.steps:
+        last = done >= settings.steps or time.monotonic() - began > arguments.seconds
+        validating, logging = last or done % settings.validate_every == 0, done == CHUNK or done % 1000 == 0
+        if validating or logging:
             jax.block_until_ready(state)
             seconds += time.monotonic() - since
-            if done % 1000 == 0 or done == CHUNK:
+            if logging:
                 say(done, round(seconds, 1), {name: round(float(np.mean(loss)), 5) for name, loss in named.items()})
-            if late or done % settings.validate_every == 0 or done >= settings.steps:
+            if validating:
                 validate(named)
             since = time.monotonic()
-        if late:
-            break
     if arguments.system == "residual":
         weights = {str(i): weight.astype(np.float16) for i, weight in enumerate(model.get_weights())}
         np.savez(arguments.out / "weights.npz", **weights)
     elif len(chosen := split[split["split"] == "holdout"]):  # the weights are too large to be moved
         images = read_images([masked_path(paths.RAW, row) for row in chosen.to_dict("records")])
-        np.savez_compressed(arguments.out / "holdout.npz", filled=fill_all(ways["rmse"], images, boxes_of(chosen)))
+        np.savez_compressed(arguments.out / "holdout.npz", filled=fill_boxes(ways["rmse"], images, chosen, "holdout"))
 
 
 if __name__ == "__main__":
