@@ -56,8 +56,9 @@ def main() -> None:
     with losses_explained(strategy):
         state, work = train(run, strategy)
         if is_chief(strategy):
-            write_outputs(run, state)
-            remove(work)
+            with stop_signals():  # a Ctrl-C after the last step is too late: the model is written
+                write_outputs(run, state)
+                remove(work)
         wait_for_all(strategy)
 
 

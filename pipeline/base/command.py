@@ -12,19 +12,21 @@ from pipeline.base.streams import flush_stdout, open_streams
 
 # From Ctrl-C; `kill` or a shutdown; a closed terminal or a lost connection. SIGQUIT (Ctrl-\) still kills at once.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-Handler = Callable[[int, object], object]
+Handler = Callable[[int, object], object] | signal.Handlers
 
 
 def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None:
     """Call `main`. Bad input or a full or read-only disk ends in one line on stderr and status 1.
 
-    STOP_SIGNALS end in status 130 and a line that names `again`, the command to continue with.
+    STOP_SIGNALS end in status 130 and a line that names `again`, the command to continue with. After `main` they are
+    ignored: its work is done, and with another status DVC would do it again.
     """
     open_streams()
     handle_signals(raise_interrupt)
     try:
         try:
             main()
+            handle_signals(signal.SIG_IGN)
         finally:
             flush_stdout()
     except BadInput as error:

@@ -51,7 +51,7 @@ def main() -> None:
     dvc = [str(python), "-m", "dvc"]
     run([*dvc, "repro", "split", "augment"])
     check_data()
-    finished = train([*dvc, "repro", f"train@{FACTS['system']}"])
+    finished = train(dvc)
     leave_output(finished)
 
 
@@ -177,8 +177,10 @@ def check_data() -> None:
     say("images, split and shards are those at home")
 
 
-def train(command: list[str]) -> bool:
+def train(dvc: list[str]) -> bool:
     """Whether the training came to its end before LIMIT; otherwise it saved a checkpoint."""
+    stage = f"train@{FACTS['system']}"
+    command = [*dvc, "repro", stage]
     say(" ".join(command))
     process = subprocess.Popen(command, cwd=SCRATCH, env=variables(command), process_group=0)
     try:
@@ -186,6 +188,9 @@ def train(command: list[str]) -> bool:
     except subprocess.TimeoutExpired:
         say(f"{LIMIT:.0f} s are over: the training saves a checkpoint")
         status = stop(process)
+        if status and (SCRATCH / "data" / "model" / FACTS["system"]).exists():  # only DVC was interrupted
+            run([*dvc, "commit", "--force", stage])
+            return True
         if status and not last_step():
             fail("there is no checkpoint: the time was over before the training began")
         return status == 0

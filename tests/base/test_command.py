@@ -188,6 +188,19 @@ def test_the_handlers_are_restored():
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_that_comes_while_python_ends_is_no_failure(repo, tmp_path, number):
+    late = f"import signal; signal.raise_signal({number})"
+    done = subprocess.run(
+        [sys.executable, "-c", script("pass") + late],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repo)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 SLEEP = "print('ready', flush=True); time.sleep(60)"
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_a_signal_stops_a_training_after_its_step_and_the_next_one_begins_there(
     state.devices = describe(strategy)
     train.resume(state, train.checkpoint_folder(run, state))
     assert state.step == 3
+
+
+@pytest.mark.slow
+def test_a_signal_after_the_last_step_loses_nothing(augmented, start_stage):
+    set_params(augmented, "residual", steps=2)
+    model = augmented / paths.MODELS / "residual"
+    process = start_stage("train residual", augmented)
+    while process.poll() is None and not list(augmented.glob(f"{paths.MODELS}/residual*")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and read_card(model)["last"]["step"] == 2 and checkpoints(augmented) == []
 
 
 @pytest.mark.slow

@@ -296,11 +296,11 @@ def test_other_images_there_end_the_kernel_before_the_training(new_laptop, kerne
 
 
 def test_a_training_that_runs_out_of_time_goes_on_in_the_next_kernel(new_laptop, kernels, tmp_path, monkeypatch):
-    laptop = new_laptop(kernels, {"residual.steps": 200, "residual.validate_every": 100})
+    laptop = new_laptop(kernels, {"residual.steps": 300, "residual.validate_every": 100})
     whole = Laptop(copytree(laptop.folder, tmp_path / "whole", symlinks=True), laptop.environment, kernels=kernels)
     start = time.monotonic()
     whole.repro("train@residual")
-    monkeypatch.setattr(kernels, "limit", str(0.6 * (time.monotonic() - start) + 10))
+    monkeypatch.setattr(kernels, "limit", str(0.75 * (time.monotonic() - start) + 5))
     pushed = len(kernels.pushed)
     output = laptop.remote()
     slugs = kernels.pushed[pushed:]
