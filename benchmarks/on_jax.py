@@ -7,7 +7,6 @@ data/split.csv and data/raw in the current folder. OUT gets the weights, as floa
 import argparse
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.competition.boxes import LAST, TURNS, count_boxes, cut, hole_mask, paste
-from pipeline.competition.images import SIZE, read_image, read_images, to_uint8
-from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs, target_path
+from pipeline.competition.boxes import LAST, TURNS, count_boxes, cut, paste
+from pipeline.competition.images import SIZE, read_images, to_uint8
+from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs
 from pipeline.competition.metric import rmse
 from pipeline.fills.batched import in_batches
 from pipeline.fills.harmonic import WEIGHTS
@@ -33,7 +32,9 @@ import keras
 from pipeline.systems import Fill
 from pipeline.systems.pix2pix import network as pix2pix
 from pipeline.systems.residual import network as residual
+from pipeline.systems.residual import samples
 from pipeline.systems.shared import unet
+from pipeline.training.data import training_data
 
 CHUNK = 20  # steps in one call
 AT_ONCE = 16  # images filled
@@ -108,22 +109,13 @@ def enlarge(values: jax.Array) -> jax.Array:
 
 
 def draw_residual(params: Params, n: int, step: int) -> Arrays:
-    """Photographs, mirrored or not, the parts of them, and holes: the draws of systems/residual/training.py."""
-    settings, rng = params.residual, np.random.default_rng((params.train.seed, step))
-    size = settings.batch_size
-    chosen = rng.integers(n, size=size)
-    mirrored = rng.random((size, 1, 1, 1)) < 0.5
-    boxes = rng.integers(0, LAST + 1, (size, 2, 2))
-    ratio = rng.uniform(1, settings.zoom, (size, 1)) * np.hstack([rng.uniform(0.9, 1.1, (size, 1)), np.ones((size, 1))])
-    ratio[(rng.random(size) < 0.5) | (settings.zoom == 1)] = 1
-    length = np.minimum(SIZE / ratio, SIZE).astype(int)
-    start = (rng.random((size, 2)) * (SIZE - length + 1)).astype(int)
-    return {"chosen": chosen, "mirrored": mirrored, "boxes": boxes, "start": start, "length": length}
+    """Photographs, mirrored or not, the parts of them, and holes."""
+    return samples.draw(n, params.residual, np.random.default_rng((params.train.seed, step)))._asdict()
 
 
 def residual_samples(photographs: jax.Array, drawn: dict[str, jax.Array], side: int) -> tuple[jax.Array, ...]:
-    """The batch of residual/training.py's draw_batch."""
-    boxes, rims = drawn["boxes"], max(1, len(drawn["boxes"]) // 8)
+    """The batch of samples.draw_batch."""
+    boxes, rims = drawn["boxes"], samples.rim_photographs(len(drawn["boxes"]))
     images, known = cut_parts(photographs, drawn, side)
     weights = residual.weigh(boxes, side)
     target, hole = jnp.round(images) / 127.5 - 1, (weights > 0) | ~known
@@ -150,7 +142,7 @@ def cut_parts(photographs: jax.Array, drawn: dict[str, jax.Array], side: int) ->
     highest = jax.lax.Precision.HIGHEST
     parts = jnp.einsum("nih,nhwc,njw->nijc", area[:, 0], images, area[:, 1], precision=highest)
     parts = jnp.where(drawn["mirrored"], parts[:, :, ::-1], parts)
-    return parts[..., :3], parts[..., 3] > 254.9
+    return parts[..., :3], parts[..., 3] > samples.KNOWN - 0.1
 
 
 def look(images: jax.Array, boxes: jax.Array) -> jax.Array:
@@ -279,8 +271,8 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
             assign(part.trainable_variables, average)
 
     draw = partial(draw_residual, params, len(photographs))
-    samples = partial(residual_samples, side=settings.resolution)
-    return model, state, draw, samples, step, put_back, {"rmse": partial(residual.fill, model)}
+    make = partial(residual_samples, side=settings.resolution)
+    return model, state, draw, make, step, put_back, {"rmse": partial(residual.fill, model)}
 
 
 def pix2pix_training(params: Params, photographs: np.ndarray, train: pd.DataFrame) -> tuple:
@@ -346,20 +338,6 @@ def pix2pix_training(params: Params, photographs: np.ndarray, train: pd.DataFram
     return networks[0], state, partial(draw_pix2pix, params, boxes), pix2pix_samples, step, put_back, ways
 
 
-def read_photographs(split: pd.DataFrame, masked_images: bool) -> np.ndarray:
-    """As residual/training.py reads them: uint8 [n, 256, 256, 4], the last channel 255 for a known pixel."""
-    train, others = split[split["split"] == "train"], split[split["split"] != "train"]
-    others = others[masked_images & ~others["group"].duplicated(keep=False)]
-    files = [target_path(paths.RAW, row) for row in train.to_dict("records")]
-    files += [masked_path(paths.RAW, row) for row in others.to_dict("records")]
-    photographs = np.full((len(files), SIZE, SIZE, 4), 255, np.uint8)
-    with ThreadPoolExecutor() as pool:
-        for photograph, image in zip(photographs, pool.map(read_image, files), strict=True):
-            photograph[..., :3] = image
-    photographs[len(train) :, ..., 3][hole_mask(boxes_of(others))] = 0
-    return photographs
-
-
 def fill_boxes(fill: Fill, masked: np.ndarray, rows: pd.DataFrame, name: str) -> np.ndarray:
     """The boxes' pixels as filled: uint8 [n, 2, 75, 75, 3]."""
     boxes = boxes_of(rows)
@@ -374,17 +352,18 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     params, split, began = load_params(), read_index(paths.SPLIT), time.monotonic()
-    settings, masked_images = getattr(params, arguments.system), params.residual.masked_images
-    photographs = read_photographs(split, masked_images and arguments.system == "residual")
+    settings, data = getattr(params, arguments.system), training_data(split, params.train.seed)
+    learned = {} if arguments.system == "residual" else {"masked_images": False}
+    photographs = samples.read_photographs(params.residual.model_copy(update=learned), data)
     keras.utils.set_random_seed(params.train.seed)
     train = {"residual": residual_training, "pix2pix": pix2pix_training}[arguments.system]
-    model, state, draw, samples, step, put_back, ways = train(params, photographs, split[split["split"] == "train"])
+    model, state, draw, make, step, put_back, ways = train(params, photographs, data.pairs)
     say = partial(print, arguments.system, flush=True)
     say(f"{model.count_params():,} parameters, {len(photographs)} photographs, on {jax.devices()[0]}")
 
     @partial(jax.jit, donate_argnums=0)
     def run(state: State, everything: jax.Array, drawn: dict[str, jax.Array]) -> tuple:
-        return jax.lax.scan(step, state, jax.vmap(partial(samples, everything))(drawn))
+        return jax.lax.scan(step, state, jax.vmap(partial(make, everything))(drawn))
 
     validation = split[split["split"] == "validation"]
     masked, target, boxes = read_pairs(paths.RAW, validation)
