@@ -65,4 +65,4 @@ benchmark:  ## measure the speed of each step
 
 clean:  ## remove everything made here but .venv and DVC's cache
 	rm -rf .work data/raw data/truth data/index.csv data/split.csv data/augmented data/model data/filled \
-	  data/validation.npz data/twins.csv data/blend.json submissions/submission.csv
+	  data/validation.npz data/twins.csv data/twins.npz data/blend.json submissions/submission.csv

@@ -1,4 +1,4 @@
-"""The fills that learn nothing: twins for 200 test images among 7000, the harmonic fill for a training batch."""
+"""The harmonic fill for a training batch, and the same equations solved directly."""
 
 import statistics
 import time
@@ -7,24 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.measure import main
-from pipeline import paths
 from pipeline.competition.boxes import LAST
-from pipeline.competition.images import read_images
-from pipeline.competition.index import boxes_of, masked_path, read_index
 from pipeline.fills import harmonic
 from pipeline.systems.residual import network as residual
-from pipeline.twins import fill as twin
 
 BATCH, SIDE = 32, 64  # photographs of 64 x 64
 TIMES = 20
-
-
-def twins() -> None:
-    """Fill the test images from twins, reading all images from disk."""
-    index = read_index(paths.INDEX)
-    test = index[index["split"] == "test"]
-    masked = read_images(masked_path(paths.RAW, row) for row in test.to_dict("records"))
-    twin.fill_over(masked, masked, boxes_of(test), paths.RAW, index, np.full(len(test), -1))
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
@@ -76,4 +64,4 @@ def difference() -> float:
 
 if __name__ == "__main__":
     ways = {"harmonic": lambda: timed(harmonic.solve, TIMES), "direct": lambda: timed(direct, 3)}
-    main({"twins": twins, "difference": difference, **ways})
+    main({"difference": difference, **ways})

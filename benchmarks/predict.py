@@ -1,7 +1,7 @@
-"""200 test images filled: the predict stage with models of the full size."""
+"""200 test images filled: the stages match and predict, with models of the full size."""
 
 from benchmarks.measure import main
-from pipeline import paths, predict
+from pipeline import match, paths, predict
 from pipeline.base.files import sha256
 from pipeline.params import load_params
 from pipeline.systems import load_network
@@ -29,4 +29,4 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
-    main({"prepare": prepare, "ours": predict.main})
+    main({"prepare": prepare, "match": match.main, "ours": predict.main})

@@ -114,7 +114,7 @@ def main() -> None:
             seconds[name] = taken
 
     encode = partial(submission.encode, boxes=boxes, channels=settings.channels, scale=settings.scale)
-    twins, twin_mask, _ = twin.fill_over(masked, masked, boxes, paths.RAW, split, own=pairs.index.to_numpy())
+    twins, twin_mask, _ = twin.fill_from_pairs(masked, boxes, paths.RAW, split, own=pairs.index.to_numpy())
     with_twins = {f"{name} + twins": np.where(twin_mask[..., None], twins, fill) for name, fill in filled.items()}
     values = {name: encode(images) for name, images in (filled | with_twins).items()}
     scores = score(Filled(pairs, {}, values, encode(target)), split)

@@ -1,4 +1,4 @@
-"""Stage 7: score the submission by the competition's metric, beside simple fills; sample sheets and a report page."""
+"""Stage 8: score the submission by the competition's metric, beside simple fills; sample sheets and a report page."""
 
 import json
 from collections.abc import Callable
@@ -214,6 +214,7 @@ def heading(params: Params, cards: dict[str, dict[str, Any]]) -> Heading:
         "fetch": params.fetch.model_dump(exclude={"archive", "checksum"}),  # not where the archive is here
         "split": params.split.model_dump(),
         "augment": params.augment.model_dump(),
+        "match": params.match.model_dump(),
         "predict": params.predict.model_dump(),
         "submission": params.submission.model_dump(),
         "evaluate": params.evaluate.model_dump(),

@@ -145,11 +145,14 @@ class Diffusion(SystemSettings):
     noise_seed: Seed
 
 
+class Match(Section):
+    twins: bool
+
+
 class Predict(Section):
     weights: Literal["best", "last"]
     batch_size: Count
     blend: Annotated[Literal["fit"] | dict[str, float], BeforeValidator(check_weights)]
-    twins: bool
 
 
 class Submission(Section):
@@ -174,6 +177,7 @@ class Params(Section):
     vanilla_gan: VanillaGan
     cyclegan: CycleGan
     diffusion: Diffusion
+    match: Match
     predict: Predict
     submission: Submission
     evaluate: Evaluate

@@ -1,4 +1,4 @@
-"""Stage 6: write the filled test images to submissions/submission.csv, which is read back and checked."""
+"""Stage 7: write the filled test images to submissions/submission.csv, which is read back and checked."""
 
 from collections.abc import Iterator
 

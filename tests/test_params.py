@@ -80,7 +80,7 @@ def test_a_recipe_has_its_cost_and_score_on_top_and_only_what_it_changes(name):
 def test_the_recipe_baseline_spells_out_the_baselines_settings():
     changes = yaml.safe_load((FOLDER / "baseline.yaml").read_text())
     assert changes["systems"] == ["pix2pix"] and changes["train"]["precision"] == "float32"
-    assert changes["predict"]["twins"] is False
+    assert changes["match"]["twins"] is False
     claim = {"steps": 160_000, "batch_size": 1, "shuffle_buffer": 1000, "learning_rate": 3e-4, "beta_1": 0.5}
     claim |= {"lambda_gan": 1.0, "lambda_l1": 1000.0, "lambda_l2": 0.0, "loss": "image", "filters": 64}
     claim |= {"mask_channel": False, "random_holes": False}
@@ -158,7 +158,7 @@ def test_settings_cannot_be_changed(tmp_path, params_file):
         ("fetch.demo.sed", "did you mean seed?"),
         ("submission.channel", "did you mean channels?"),
         ("zzzz", "known here: recipe, systems, fetch"),
-        ("predict.qqqq", "known here: weights, batch_size, blend, twins"),
+        ("predict.qqqq", "known here: weights, batch_size, blend"),
         ("fetch.demo.pairs", "pairs_per_class"),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_number_is_read_in_every_notation_of_yaml_1_2(tmp_path, text):
         ("train.seed", -1),
         ("train.seed", 2**31),
         ("predict.batch_size", 0),
-        ("predict.twins", "yes"),
+        ("match.twins", "yes"),
         ("evaluate.samples", 0),
     ],
 )

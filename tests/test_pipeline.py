@@ -58,7 +58,7 @@ SETTINGS = {
 TRAINING = [f"train@{system}" for system in SYSTEMS]
 TOY = Path(__file__).parent / "helpers" / "toy"
 TOY_SETTINGS = {"steps": 4, "batch_size": 2, "validate_every": 2, "checkpoint_every": 2, "kernel": 3}
-STAGES = ["fetch", "split", "augment", *TRAINING, "predict", "write", "evaluate"]
+STAGES = ["fetch", "split", "augment", *TRAINING, "match", "predict", "write", "evaluate"]
 
 
 def commit(folder: Path, run) -> None:
@@ -226,8 +226,8 @@ def test_what_is_filled_from_twins_is_near_the_truth_and_listed(project, test_ro
 
 @pytest.mark.slow
 def test_without_twins_only_what_they_filled_changes(scratch, project):
-    set_params(scratch, "predict", twins=False)
-    run_here(scratch, "predict")
+    set_params(scratch, "match", twins=False)
+    run_here(scratch, "match", "predict")
     table = pd.read_csv(project / paths.TWINS, keep_default_na=False)
     for row in table[table["split"] == "test"].itertuples():
         name = f"{row.filename}.png"
@@ -363,8 +363,9 @@ def test_fitted_weights_are_those_of_least_error_and_no_pair_is_scored_with_its_
 
 def predicted(folder: Path, **settings) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What predict gives with these settings and without twins: the fills of the pairs, the filled test images."""
-    set_params(folder, "predict", twins=False, **settings)
-    run_here(folder, "predict")
+    set_params(folder, "match", twins=False)
+    set_params(folder, "predict", **settings)
+    run_here(folder, "match", "predict")
     return validation_fills(folder), read_images(sorted((folder / paths.FILLED).iterdir()))
 
 
@@ -616,7 +617,7 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
 
     output = run(folder, "dvc", "repro").stdout
     assert f"resuming after step {max(kept)}" in output
-    assert stages_run(output) == STAGES[2:]
+    assert stages_run(output) == STAGES[3:]
     for name in (paths.SUBMISSION, paths.METRICS, *CURVES, paths.PAGE, Path("dvc.lock")):
         assert sha256(folder / name) == sha256(project / name), name
     assert not left_in_work(folder)

@@ -18,7 +18,7 @@ from pipeline.params import SYSTEMS, Params
 from pipeline.systems.card import NO_OUTPUT_FOLDER, can_change_output
 
 REPO = Path(__file__).resolve().parents[1]
-STAGES = ("fetch", "split", "augment", "train", "predict", "write", "evaluate")
+STAGES = ("fetch", "split", "augment", "train", "match", "predict", "write", "evaluate")
 COMMANDS = ("upload", "leaderboard", "reproduce", "compare", "recipe", "remote")
 MODULES = {
     ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__"): path

@@ -42,6 +42,11 @@ def read_index(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, dtype={"class": str, "filename": str})
 
 
+def rows_to_fill(split: pd.DataFrame) -> pd.DataFrame:
+    """The rows of data/split.csv whose images are filled: the validation pairs, then the test images."""
+    return pd.concat([split[split["split"] == name] for name in ("validation", "test")])
+
+
 def boxes_of(rows: pd.DataFrame) -> np.ndarray:
     """The boxes of index rows, int32 [n, 2, 2]: image, box, (row, column)."""
     return rows[BOX_COLUMNS].to_numpy(np.int32).reshape(-1, 2, 2)

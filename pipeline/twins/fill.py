@@ -67,19 +67,18 @@ def placements() -> list[Placement]:
 PLACEMENTS = placements()
 
 
-def fill_over(
-    filled: np.ndarray, masked: np.ndarray, boxes: np.ndarray, raw: Path, index: pd.DataFrame, own: np.ndarray
+def fill_from_pairs(
+    masked: np.ndarray, boxes: np.ndarray, raw: Path, index: pd.DataFrame, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Copy what twins show over `filled`, uint8 [n, 256, 256, 3]. Returns it with filled_mask and found as from `fill`.
+    """What `fill` returns with the targets of all pairs as candidates.
 
-    The candidates are the targets of the index's pairs (rows whose split is not "test"), which are its first rows.
+    The pairs (rows of the index whose split is not "test") are its first rows.
     """
     paths = [target_path(raw, row) for row in index[index["split"] != "test"].to_dict("records")]
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: describe(read_image(path)), paths)
         candidates = list(progress(read, "look for twins", len(paths)))
-    twins, filled_mask, found = fill(masked, boxes, candidates, lambda i: read_image(paths[i]), own)
-    return np.where(filled_mask[..., None], twins, filled), filled_mask, found
+    return fill(masked, boxes, candidates, lambda i: read_image(paths[i]), own)
 
 
 def describe(photograph: np.ndarray) -> Candidate:

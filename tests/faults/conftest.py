@@ -34,7 +34,7 @@ SETTINGS = {
     "residual.checkpoint_every": 2,
     "evaluate.samples": 2,
 }
-STAGES = ("fetch", "split", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
+STAGES = ("fetch", "split", "augment", "train pix2pix", "train residual", "match", "predict", "write", "evaluate")
 
 
 @pytest.fixture(scope="session")

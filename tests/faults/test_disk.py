@@ -19,6 +19,7 @@ OUTPUTS = {
     "augment": paths.AUGMENTED,
     "train pix2pix": paths.MODELS / "pix2pix",
     "train residual": paths.MODELS / "residual",
+    "match": paths.TWIN_PIXELS,
     "predict": paths.FILLED,
     "write": paths.SUBMISSION,
     "evaluate": paths.SHEET,

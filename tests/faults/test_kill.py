@@ -80,6 +80,8 @@ MOMENTS: list[tuple[str, Moment]] = [
     ("train residual", saved(4)),
     ("train residual", saving),
     ("train residual", there(paths.MODELS / "residual")),
+    ("match", begun(paths.TWIN_PIXELS)),
+    ("match", there(paths.TWIN_PIXELS)),
     ("predict", seconds(1)),
     ("predict", begun(paths.FILLED)),
     ("predict", begun(paths.FILLED, 2)),

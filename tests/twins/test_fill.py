@@ -109,24 +109,21 @@ def test_flat_images_have_no_twins(level):
     assert fill(resized(TARGET), [flat, *STRANGERS])[2] == -1
 
 
-def test_fill_over_takes_targets_of_all_pairs_and_skips_own(demo_competition):
+def test_targets_of_all_pairs_are_candidates_and_own_is_skipped(demo_competition):
     raw = demo_competition.raw
     index = list_images(raw)
     index.loc[::3, "split"] = index["split"][::3].replace("train", "validation")
     pairs, test = index[index["split"] == "validation"], index[index["split"] == "test"]
     masked = read_images(masked_path(raw, row) for row in test.to_dict("records"))
     none = np.full(len(test), -1)
-    twins, twin_mask, found = twin.fill_over(masked, masked, boxes_of(test), raw, index, none)
+    _, twin_mask, found = twin.fill_from_pairs(masked, boxes_of(test), raw, index, none)
     assert (found >= 0).sum() == 2 and twin_mask.any(axis=(1, 2)).tolist() == (found >= 0).tolist()
-    over, over_mask, again = twin.fill_over(np.full_like(masked, 7), masked, boxes_of(test), raw, index, none)
-    np.testing.assert_array_equal(over, np.where(twin_mask[..., None], twins, 7))
-    assert (over_mask == twin_mask).all() and (again == found).all()
     masked, targets, boxes = read_pairs(raw, pairs)
-    filled, filled_mask, found = twin.fill_over(masked, masked, boxes, raw, index, np.full(len(pairs), -1))
+    filled, filled_mask, found = twin.fill_from_pairs(masked, boxes, raw, index, np.full(len(pairs), -1))
     assert found.tolist() == pairs.index.tolist()
     assert np.abs(filled.astype(int) - targets)[filled_mask].mean() < 5
     own = pairs.index.to_numpy()
-    assert (twin.fill_over(masked, masked, boxes, raw, index, own)[2] == -1).all()
+    assert (twin.fill_from_pairs(masked, boxes, raw, index, own)[2] == -1).all()
 
 
 def test_weights_of_cells_are_shares():

@@ -21,7 +21,7 @@ from pipeline.kaggle.ledger import read_ledger
 from tests.helpers.repository import Repository
 from tools.kaggle_server import Contest, KaggleServer, scorer
 
-STAGES = ["fetch", "split", "augment", "train@pix2pix", "train@residual", "predict", "write", "evaluate"]
+STAGES = ["fetch", "split", "augment", "train@pix2pix", "train@residual", "match", "predict", "write", "evaluate"]
 STEPS = 40
 SETTINGS = {
     "fetch.demo.pairs_per_class": 3,

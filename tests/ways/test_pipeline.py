@@ -23,7 +23,7 @@ SETTINGS = {
     "residual.steps": 40,
     "residual.filters": 8,
 }
-STAGES = ("fetch", "split", "augment", "train pix2pix", "train residual", "predict", "write", "evaluate")
+STAGES = ("fetch", "split", "augment", "train pix2pix", "train residual", "match", "predict", "write", "evaluate")
 
 pytestmark = pytest.mark.slow
 
