@@ -69,7 +69,8 @@ def search(
     own, int [n], is the candidate that is the image itself and is skipped, -1 for none.
     """
     sample = candidates[:: max(1, len(candidates) // SAMPLED)]
-    centre = root(np.concatenate([one.descriptors for one in sample])).mean(axis=0)
+    descriptors = root(np.concatenate([one.descriptors for one in sample]))
+    centre = descriptors.mean(axis=0) if len(descriptors) else np.float32(0)
     counts = count_words(candidates, centre)
     rarity = np.log(len(candidates) / np.maximum(np.bincount(counts.indices, minlength=counts.shape[1]), 1))
     weighed = weigh(counts, rarity)
