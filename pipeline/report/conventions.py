@@ -43,9 +43,7 @@ def explain(score: float, current: str, known: dict[str, float]) -> str:
     least = min(error.values())
     if least > math.log(FAR) ** 2:
         low, high = min(known.values()), max(known.values())
-        return (
-            f"no channel order and scale explain {score:.5f}: on the validation pairs they give {low:.5f} to {high:.5f}"
-        )
+        return f"no channel order and scale fit {score:.5f}: on the validation pairs they give {low:.5f} to {high:.5f}"
     changes = {name: settings_changed(current, name) for name in known if error[name] <= least + MARGIN}
     best = min(changes, key=lambda name: (len(changes[name]), error[name]))
     if not changes[best]:

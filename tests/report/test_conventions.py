@@ -34,7 +34,7 @@ def test_settings_are_named_only_where_scores_tell_them_apart():
 
 @pytest.mark.parametrize("score", [0.5, 0.1])
 def test_a_score_far_from_all_is_explained_by_none(score):
-    expected = f"no channel order and scale explain {score:.5f}: on the validation pairs they give 0.17700 to 0.25160"
+    expected = f"no channel order and scale fit {score:.5f}: on the validation pairs they give 0.17700 to 0.25160"
     assert explain(score, "bgr minmax", DEMO) == expected
 
 
