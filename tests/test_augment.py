@@ -100,7 +100,8 @@ def test_the_boxes_are_carried_to_where_the_holes_go(augmented, records):
     for record in records:
         before = boxes[record["pair"]]
         assert (record["boxes"] == turn_boxes(before, record["turn"])).all()
-        assert (hole_mask(record["boxes"][None])[0] == turn_image(hole_mask(before[None])[0], record["turn"])).all()
+        hole = hole_mask(before[None])[0].astype(np.uint8)
+        assert (hole_mask(record["boxes"][None])[0] == turn_image(hole, record["turn"])).all()
 
 
 def test_the_five_of_an_image_lie_in_five_shards(records):

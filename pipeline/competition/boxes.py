@@ -5,6 +5,7 @@ Boxes are int32 [n, 2, 2]: n images, box 1 and box 2, (row, column) of the upper
 image shows: the real test images are black in the first 74 rows and columns of a box only.
 """
 
+import cv2
 import numpy as np
 
 from pipeline.competition.images import SIZE
@@ -14,6 +15,7 @@ LAST = SIZE - BOX  # the last row and column where a box can start
 
 # How augmentation turns an image: a number of quarter turns counter-clockwise, as in numpy.rot90; None mirrors it.
 TURNS: dict[str, int | None] = {"original": 0, "flip": None, "rot90": 1, "rot180": 2, "rot270": 3}
+ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 def hole_mask(boxes: np.ndarray) -> np.ndarray:
@@ -75,9 +77,11 @@ def paste(filled: np.ndarray, masked: np.ndarray, boxes: np.ndarray) -> np.ndarr
 
 
 def turn_image(image: np.ndarray, turn: str) -> np.ndarray:
-    """Flip or rotate one image [256, 256, 3] by a key of TURNS."""
+    """Flip or rotate one image, uint8 [256, 256, 3], by a key of TURNS."""
     quarters = TURNS[turn]
-    return np.ascontiguousarray(image[:, ::-1] if quarters is None else np.rot90(image, quarters))
+    if quarters is None:
+        return cv2.flip(image, 1)
+    return cv2.rotate(image, ROTATIONS[quarters]) if quarters else image  # ten times as fast as NumPy's strided copy
 
 
 def turn_boxes(boxes: np.ndarray, turn: str) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_turned_boxes_make_the_turned_hole(turn):
     turned = turn_boxes(boxes, turn)
     assert turned.shape == boxes.shape and turned.min() >= 0 and turned.max() <= LAST
     for before, after in zip(hole_mask(boxes), hole_mask(turned), strict=True):
-        np.testing.assert_array_equal(turn_image(before[..., None], turn)[..., 0], after)
+        np.testing.assert_array_equal(turn_image(before.astype(np.uint8), turn), after)
 
 
 @pytest.mark.parametrize("turn", TURNS)
