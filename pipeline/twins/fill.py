@@ -77,7 +77,7 @@ def fill_from_pairs(
     paths = [target_path(raw, row) for row in index[index["split"] != "test"].to_dict("records")]
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: describe(read_image(path)), paths)
-        candidates = list(progress(read, "look for twins", len(paths)))
+        candidates = list(progress(read, "describe photographs", len(paths)))
     return fill(masked, boxes, candidates, lambda i: read_image(paths[i]), own)
 
 
@@ -114,7 +114,8 @@ def fill(
         return nearest
 
     with ThreadPoolExecutor() as pool:
-        _, twins, inside, found = zip(*pool.map(best, range(len(masked))), strict=True)
+        nearest = progress(pool.map(best, range(len(masked))), "align candidates", len(masked))
+        _, twins, inside, found = zip(*nearest, strict=True)
     filled_mask = np.stack(inside) & ~known
     return np.where(filled_mask[..., None], np.stack(twins), masked), filled_mask, np.array(found)
 
