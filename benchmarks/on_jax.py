@@ -1,7 +1,8 @@
 """Train a system by Keras on JAX, for a GPU without TensorFlow: `python -m benchmarks.on_jax residual OUT`.
 
 Networks, losses, schedule and random draws are the pipeline's; samples are made on the GPU. It reads params.yaml,
-data/split.csv and data/raw in the current folder. OUT gets the weights, as float16, and validation.csv.
+data/split.csv and data/raw in the current folder. OUT gets validation.csv and the weights, as float16; those of pix2pix
+are too large to be moved, so it gets the holdout pairs' boxes as they fill them, for benchmarks/table.py.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
+from pipeline.base.files import sha256
 from pipeline.competition.boxes import LAST, TURNS, count_boxes, cut, paste
 from pipeline.competition.images import SIZE, read_images, to_uint8
 from pipeline.competition.index import boxes_of, masked_path, read_index, read_pairs
@@ -397,9 +399,10 @@ def main() -> None:
     if arguments.system == "residual":
         weights = {str(i): weight.astype(np.float16) for i, weight in enumerate(model.get_weights())}
         np.savez(arguments.out / "weights.npz", **weights)
-    elif len(chosen := split[split["split"] == "holdout"]):  # the weights are too large to be moved
+    elif len(chosen := split[split["split"] == "holdout"]):
         images = read_images([masked_path(paths.RAW, row) for row in chosen.to_dict("records")])
-        np.savez_compressed(arguments.out / "holdout.npz", filled=fill_boxes(ways["rmse"], images, chosen, "holdout"))
+        filled = fill_boxes(ways["rmse"], images, chosen, "holdout")
+        np.savez_compressed(arguments.out / "holdout.npz", filled=filled, split=sha256(paths.SPLIT))
 
 
 if __name__ == "__main__":

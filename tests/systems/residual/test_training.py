@@ -142,6 +142,7 @@ def test_validation_leaves_the_model_unchanged(project):
     assert same(before, model.get_weights())
 
 
+@pytest.mark.slow
 def test_interrupted_it_ends_with_the_same_bits(tmp_path, project):
     check_resumed(system, settings(zoom=1.5), project, tmp_path, 1, 5)
 

@@ -66,7 +66,7 @@ def calibrated_on_10(monkeypatch) -> None:
     ("name", "changes"),
     [
         ("pix2pix", {"mask_channel": True, "random_holes": True}),
-        ("vanilla_gan", {}),
+        pytest.param("vanilla_gan", {}, marks=pytest.mark.slow),
         pytest.param("pix2pix", {}, marks=pytest.mark.slow),
     ],
 )
