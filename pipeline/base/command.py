@@ -26,9 +26,9 @@ def run(name: str, main: Callable[[], None], again: str = "`dvc repro`") -> None
     try:
         try:
             main()
-            handle_signals(signal.SIG_IGN)
         finally:
             flush_stdout()
+        handle_signals(signal.SIG_IGN)
     except BadInput as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
