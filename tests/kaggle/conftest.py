@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.kaggle import client
-from tools.kaggle_server import KaggleServer
+from tools.kaggle_server.server import KaggleServer
 
 
 @pytest.fixture

@@ -15,15 +15,10 @@ from pipeline import paths
 from pipeline.base.errors import BadInput
 from pipeline.kaggle import client as kaggle
 from pipeline.kaggle.credentials import SETTINGS
-from tools.kaggle_server import (
-    BOARD,
+from tools.kaggle_server.contest import BOARD, CREATE, FILES, LIMITS, LIST, START
+from tools.kaggle_server.server import (
     COMPETITION,
-    CREATE,
-    FILES,
     KEY,
-    LIMITS,
-    LIST,
-    START,
     USER,
     Answer,
     download,

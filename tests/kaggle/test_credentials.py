@@ -10,7 +10,8 @@ import pytest
 from pipeline.base.errors import BadInput
 from pipeline.kaggle import client as kaggle
 from pipeline.kaggle.credentials import find_account
-from tools.kaggle_server import COMPETITION, LIST, refusal, reply, rpc
+from tools.kaggle_server.contest import LIST
+from tools.kaggle_server.server import COMPETITION, refusal, reply, rpc
 
 TOKEN_CHECK = rpc("IntrospectToken", "security.OAuthService")
 KEY = b'{"username": "saved", "key": "secret"}'

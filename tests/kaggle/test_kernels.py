@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.base.errors import BadInput
 from pipeline.kaggle import kernels
-from tools.kaggle_kernels import FILES, SAVE, STATUS, Kernels
-from tools.kaggle_server import COMPETITION, Answer, refusal, reply
+from tools.kaggle_server.kernels import FILES, SAVE, STATUS, Kernels
+from tools.kaggle_server.server import COMPETITION, Answer, refusal, reply
 
 SLUG = "train-residual-0123456789ab"
 PAGE = f"https://www.kaggle.com/code/tester/{SLUG}"

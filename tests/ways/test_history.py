@@ -19,7 +19,8 @@ from pipeline.base.files import remove, sha256
 from pipeline.history.clone import CHECKPOINTS, FOLDER
 from pipeline.kaggle.ledger import read_ledger
 from tests.helpers.repository import Repository
-from tools.kaggle_server import Contest, KaggleServer, scorer
+from tools.kaggle_server.contest import Contest, scorer
+from tools.kaggle_server.server import KaggleServer
 
 STAGES = ["fetch", "split", "augment", "train@pix2pix", "train@residual", "match", "predict", "write", "evaluate"]
 STEPS = 40

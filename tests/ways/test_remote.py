@@ -19,9 +19,9 @@ from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.kaggle import client
 from tests.helpers.repository import Repository
-from tools.kaggle_kernels import Kernels
-from tools.kaggle_server import COMPETITION, KEY, STORE, USER, Answer, KaggleServer, download, redirect
-from tools.kaggle_server import FILES as DOWNLOAD
+from tools.kaggle_server.contest import FILES as DOWNLOAD
+from tools.kaggle_server.kernels import Kernels
+from tools.kaggle_server.server import COMPETITION, KEY, STORE, USER, Answer, KaggleServer, download, redirect
 
 pytestmark = pytest.mark.slow
 FEW = {"steps": 6, "batch_size": 2, "validate_every": 3, "checkpoint_every": 2, "filters": 2}

@@ -27,21 +27,8 @@ from pipeline.competition.index import COLUMNS, boxes_of, masked_path, read_inde
 from pipeline.fills import harmonic
 from pipeline.kaggle.ledger import read_ledger
 from pipeline.report import conventions
-from tools.kaggle_server import (
-    BOARD,
-    CREATE,
-    KEY,
-    LIST,
-    START,
-    Answer,
-    Contest,
-    KaggleServer,
-    Request,
-    refusal,
-    reply,
-    scorer,
-    wait_first,
-)
+from tools.kaggle_server.contest import BOARD, CREATE, LIST, START, Contest, scorer
+from tools.kaggle_server.server import KEY, Answer, KaggleServer, Request, refusal, reply, wait_first
 
 MADE = Path("made.csv")  # the stage copies it to submission.csv
 DVC = {

@@ -17,7 +17,8 @@ from pipeline import paths
 from pipeline.base.files import sha256
 from pipeline.kaggle.ledger import read_ledger
 from tests.helpers.repository import Repository
-from tools.kaggle_server import COMPETITION, FILES, KEY, STORE, USER, Contest, KaggleServer, download, redirect, scorer
+from tools.kaggle_server.contest import FILES, Contest, scorer
+from tools.kaggle_server.server import COMPETITION, KEY, STORE, USER, KaggleServer, download, redirect
 
 FEW = {"steps": 4, "batch_size": 2, "validate_every": 2, "checkpoint_every": 2, "filters": 2}
 DEMO = {"fetch": {"demo": {"pairs_per_class": 4, "test_images": 4}}, "split": {"validation_pairs": 3}}

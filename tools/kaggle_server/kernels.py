@@ -1,4 +1,4 @@
-"""Kernels of the fake Kaggle in kaggle_server.py: each pushed script really runs, in folders that look like Kaggle's.
+"""The kernels of an account: each pushed script really runs, in folders that look like Kaggle's.
 
     with KaggleServer() as server, Kernels(server, folder, archive) as kernels:
         run("python -m pipeline.remote residual", env=server.environment(home))
@@ -17,7 +17,18 @@ from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
 
-from tools.kaggle_server import COMPETITION, SIGNED, STORE, USER, Answer, KaggleServer, Request, refusal, reply, rpc
+from tools.kaggle_server.server import (
+    COMPETITION,
+    SIGNED,
+    STORE,
+    USER,
+    Answer,
+    KaggleServer,
+    Request,
+    refusal,
+    reply,
+    rpc,
+)
 
 SAVE, STATUS, FILES = (
     rpc(method, "kernels.KernelsApiService")
