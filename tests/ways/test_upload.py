@@ -215,7 +215,7 @@ def half_right(masked: np.ndarray, target: np.ndarray, boxes: np.ndarray) -> np.
 
 
 CHANNELS = r"another truth fits 0\.\d+ better: set submission\.channels: rgb, then expect about 0\.\d+"
-NONE = r"no channel order and scale explain 0\.90000: on the validation pairs they give 0\.\d+ to 0\.\d+"
+NONE = r"no channel order and scale fit 0\.90000: on the validation pairs they give 0\.\d+ to 0\.\d+"
 
 
 @pytest.mark.slow
