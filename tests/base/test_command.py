@@ -149,6 +149,23 @@ IN_A_TERMINAL = """
 """
 
 
+@pytest.mark.parametrize("stage", ["train", "predict", "upload"])
+def test_ctrl_c_while_it_imports_shows_no_traceback(repo, tmp_path, stage):
+    (tmp_path / "numpy.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"pipeline.{stage}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(repo)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_when_its_terminal_closes_it_ends_as_with_ctrl_c(repo, tmp_path):
     """The terminal, which can no longer be written to, has the progress bar and would get the last line."""
     process, terminal = pty.fork()
