@@ -117,15 +117,15 @@ def draw_residual(params: Params, n: int, step: int) -> Arrays:
 
 def residual_samples(photographs: jax.Array, drawn: dict[str, jax.Array], side: int) -> tuple[jax.Array, ...]:
     """The batch of samples.draw_batch."""
-    boxes, rims = drawn["boxes"], samples.rim_photographs(len(drawn["boxes"]))
+    boxes, rims = drawn["boxes"], samples.RIMS
     images, known = cut_parts(photographs, drawn, side)
     weights = residual.weigh(boxes, side)
     target, hole = jnp.round(images) / 127.5 - 1, (weights > 0) | ~known
     smooth = solve(target, hole)
     whole = jnp.concatenate([smooth, hole[..., None]], axis=-1), target - smooth, weights * known
 
-    boxes = boxes[:rims]
-    images, known = cut_parts(photographs, {name: value[:rims] for name, value in drawn.items()}, SIZE)
+    boxes = boxes[rims]
+    images, known = cut_parts(photographs, {name: value[rims] for name, value in drawn.items()}, SIZE)
     count = count_boxes(boxes)
     large, hole = jnp.round(images) / 127.5 - 1, (count > 0) | ~known
     filled = solve(large, hole)
@@ -255,7 +255,7 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
         inputs, residuals, weigh, near, lacking, rim_weights, rows, columns = batch
         predicted, _ = parts[0].stateless_call(weights[0], [], inputs, training=True)
         loss = residual.loss(residuals, predicted, weigh)
-        seen = residual.add_residual(near, jax.lax.stop_gradient(predicted[: len(near) // 2]), rows, columns)
+        seen = residual.add_residual(near, jax.lax.stop_gradient(predicted[samples.RIMS]), rows, columns)
         mended, _ = parts[1].stateless_call(weights[1], [], seen, training=True)
         rim = residual.loss(lacking - (seen - near)[..., :3], mended, rim_weights)
         return loss + rim, {"loss": loss, "rim": rim}

@@ -18,7 +18,7 @@ from pipeline.systems.residual import network
 from pipeline.training.data import TrainingData
 
 KNOWN = 255
-RIM_SHARE = 8  # one photograph in so many is also seen at full resolution
+RIMS = slice(None, None, 8)  # of a device's photographs, those also seen at full resolution: a rim needs fewer examples
 
 
 class Draws(NamedTuple):
@@ -40,11 +40,6 @@ def draw(photographs: int, settings: Residual, rng: np.random.Generator) -> Draw
     return Draws(chosen, mirrored, boxes, *draw_parts(rng, size, settings.zoom))
 
 
-def rim_photographs(share: int) -> int:
-    """How many of a device's photographs are also seen at full resolution. A rim needs fewer examples than a hole."""
-    return max(1, share // RIM_SHARE)
-
-
 def draw_batch(
     photographs: np.ndarray, settings: Residual, rng: np.random.Generator, local: slice, share: int
 ) -> tuple[np.ndarray, ...]:
@@ -62,8 +57,8 @@ def draw_batch(
     here = np.arange(settings.batch_size)[local]
     images, known = cut(here, side)
     weights = network.weigh(drawn.boxes[here], side)
-    first = here.reshape(-1, share)[:, : rim_photographs(share)].ravel()
-    rims = network.rim_examples(*cut(first, SIZE), drawn.boxes[first], side)
+    near = here.reshape(-1, share)[:, RIMS].ravel()
+    rims = network.rim_examples(*cut(near, SIZE), drawn.boxes[near], side)
     return *network.examples(images, (weights > 0) | ~known), weights * known, *rims
 
 

@@ -50,9 +50,7 @@ def make_step(state: TrainingState, settings: Residual) -> Step:
         with tf.GradientTape() as tape:
             predicted = unet(inputs, training=True)
             loss = replica_share(weights) * network.loss(residual, predicted, weights)
-            # The first photographs of the batch are also seen at full resolution.
-            first = tf.stop_gradient(predicted[: near.shape[0] // 2])
-            seen = network.add_residual(near, first, rows, columns)
+            seen = network.add_residual(near, tf.stop_gradient(predicted[samples.RIMS]), rows, columns)
             left = lacking - (seen - near)[..., :3]
             rim_loss = replica_share(rim_weights) * network.loss(left, rim(seen, training=True), rim_weights)
             total = loss + rim_loss
@@ -78,7 +76,7 @@ def batches(
     """
     photographs = samples.read_photographs(settings, data)
     side, share = settings.resolution, settings.batch_size // context.num_replicas_in_sync
-    near, rims = network.NEAR, 2 * samples.rim_photographs(share)
+    near, rims = network.NEAR, 2 * len(range(share)[samples.RIMS])
     shapes = [(None, share, side, side, *channels) for channels in ((4,), (3,), ())]
     shapes += [(None, rims, near, near, *channels) for channels in ((5,), (3,), ())] + 2 * [(None, rims, near, side)]
 
