@@ -47,9 +47,9 @@ test-all:  ## run the tests and the long sweeps
 	$(INSTALL) requirements.txt requirements-dev.txt
 	$(PYTEST)
 
-test-slow:  ## run the slow tests of systems, several devices and trainings at Kaggle, as CI does
+test-slow:  ## run the slow tests of the systems and of the trainings at Kaggle, as CI does
 	$(INSTALL) requirements.txt requirements-dev.txt requirements-diffusion.txt
-	$(PYTEST) -m slow tests/systems tests/training/test_devices.py tests/ways/test_remote.py
+	$(PYTEST) -m slow tests/systems tests/ways/test_remote.py
 
 diffusion:  ## install what the system diffusion needs besides, PyTorch among it
 	$(INSTALL) requirements.txt requirements-diffusion.txt
