@@ -117,15 +117,15 @@ def draw_residual(params: Params, n: int, step: int) -> Arrays:
 
 def residual_samples(photographs: jax.Array, drawn: dict[str, jax.Array], side: int) -> tuple[jax.Array, ...]:
     """The batch of samples.draw_batch."""
-    boxes, rims = drawn["boxes"], samples.RIMS
+    boxes = drawn["boxes"]
     images, known = cut_parts(photographs, drawn, side)
     weights = residual.weigh(boxes, side)
     target, hole = jnp.round(images) / 127.5 - 1, (weights > 0) | ~known
     smooth = solve(target, hole)
     whole = jnp.concatenate([smooth, hole[..., None]], axis=-1), target - smooth, weights * known
 
-    boxes = boxes[rims]
-    images, known = cut_parts(photographs, {name: value[rims] for name, value in drawn.items()}, SIZE)
+    boxes = boxes[samples.RIMS]
+    images, known = cut_parts(photographs, {name: value[samples.RIMS] for name, value in drawn.items()}, SIZE)
     count = count_boxes(boxes)
     large, hole = jnp.round(images) / 127.5 - 1, (count > 0) | ~known
     filled = solve(large, hole)

@@ -30,7 +30,7 @@ FILES, START, CREATE, LIST, BOARD, LIMITS = map(
 
 
 class Contest:
-    """It checks and unpacks each upload, and scores it after `polls` requests.
+    """Checks and unpacks each upload, and scores it after `polls` requests.
 
     `score` returns a CSV's score, or raises BadInput that names its fault.
     """
