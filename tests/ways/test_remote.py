@@ -1,15 +1,19 @@
 """A training at a Kaggle on this machine, which really runs what is pushed: from the push to the stage found done."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copy, copytree, make_archive
 
+import psutil
 import pytest
 import yaml
 from PIL import Image
@@ -295,17 +299,40 @@ def test_other_images_there_end_the_kernel_before_the_training(new_laptop, kerne
     assert "is in place" in laptop.remote("--again")
 
 
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen) -> None:
+    until = time.monotonic() + 240
+    while not reached():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+
+
+@contextmanager
+def stopped(group: int) -> Iterator[None]:
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
+
+
 def test_a_training_that_runs_out_of_time_goes_on_in_the_next_kernel(new_laptop, kernels, tmp_path, monkeypatch):
-    laptop = new_laptop(kernels, {"residual.steps": 300, "residual.validate_every": 100})
+    laptop = new_laptop(kernels, {"residual.steps": 60, "residual.validate_every": 30})
     whole = Laptop(copytree(laptop.folder, tmp_path / "whole", symlinks=True), laptop.environment, kernels=kernels)
-    start = time.monotonic()
-    whole.repro("train@residual")
-    monkeypatch.setattr(kernels, "limit", str(0.75 * (time.monotonic() - start) + 5))
     pushed = len(kernels.pushed)
-    output = laptop.remote()
-    slugs = kernels.pushed[pushed:]
-    assert len(slugs) > 1 and slugs[1] == f"{slugs[0]}-2"
-    assert "ran out at step" in output and f"where {slugs[0]} stopped" in output
+    monkeypatch.setattr(kernels, "limit", "100")  # its training begins within that on a busy machine too
+    process = laptop.start_remote()
+    assert any("remote: pushed" in line for line in process.stdout)
+    monkeypatch.setattr(kernels, "limit", "")
+    kernel = kernels.folder / kernels.pushed[pushed]
+    wait_for(lambda: any((kernel / "scratch").rglob("step-*.npz")), process)
+    (training,) = psutil.Process(kernels.running[kernel.name].pid).children()
+    with stopped(training.pid):  # or it might end in time
+        whole.repro("train@residual")
+        wait_for(lambda: "100 s are over" in (kernel / "log").read_text(encoding="utf-8"), process)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert kernels.pushed[pushed:] == [kernel.name, f"{kernel.name}-2"]
+    assert "ran out at step" in output and f"where {kernel.name} stopped" in output
     assert re.search(r"train: resuming after step [1-9]", output)
     for name in ("best", "last"):
         model = paths.MODELS / "residual" / f"{name}.weights.h5"
