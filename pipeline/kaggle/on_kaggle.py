@@ -179,8 +179,7 @@ def check_data() -> None:
 
 def train(dvc: list[str]) -> bool:
     """Whether the training came to its end before LIMIT; otherwise it saved a checkpoint."""
-    stage = f"train@{FACTS['system']}"
-    command = [*dvc, "repro", stage]
+    command = [*dvc, "repro", f"train@{FACTS['system']}"]
     say(" ".join(command))
     process = subprocess.Popen(command, cwd=SCRATCH, env=variables(command), process_group=0)
     try:
@@ -188,9 +187,6 @@ def train(dvc: list[str]) -> bool:
     except subprocess.TimeoutExpired:
         say(f"{LIMIT:.0f} s are over: the training saves a checkpoint")
         status = stop(process)
-        if status and (SCRATCH / "data" / "model" / FACTS["system"]).exists():  # only DVC was interrupted
-            run([*dvc, "commit", "--force", stage])
-            return True
         if status and not last_step():
             fail("there is no checkpoint: the time was over before the training began")
         return status == 0
@@ -199,14 +195,33 @@ def train(dvc: list[str]) -> bool:
     return True
 
 
-def stop(process: subprocess.Popen) -> int:
-    """Interrupt a process and its children and wait, but not for ever; its status."""
-    os.killpg(process.pid, signal.SIGINT)
-    try:
-        return process.wait(STOPPING)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+def stop(dvc: subprocess.Popen) -> int:
+    """Interrupt the training and wait for DVC, but not for ever; DVC's status.
+
+    DVC is not interrupted: it may be storing the model, and would leave a lock file half-written.
+    """
+    until = time.monotonic() + STOPPING
+    told = False
+    while dvc.poll() is None and time.monotonic() < until:
+        if not told and (training := find_training(dvc.pid)):
+            os.kill(training, signal.SIGINT)
+            told = True
+        time.sleep(0.1)
+    if dvc.poll() is None:
+        os.killpg(dvc.pid, signal.SIGKILL)
+    return dvc.wait()
+
+
+def find_training(group: int) -> int | None:
+    """The training among the processes of a group; None before it begins and after its end."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"pipeline.train" in command and os.getpgid(int(folder.name)) == group:
+                return int(folder.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    return None
 
 
 def leave_output(finished: bool) -> None:

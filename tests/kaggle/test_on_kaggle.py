@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,31 @@ stages:
   train:
     foreach: [residual]
     do:
-      cmd: python stage.py
+      cmd: python -m pipeline.train ${item}
       outs: ["data/model/${item}"]
 """
 WAITING = """
-import os, pathlib, signal, subprocess, sys, time
+import pathlib, signal, sys, time
 stopped = []
 signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
+pathlib.Path("reached").touch()
 while not stopped:
     time.sleep(0.01)
 """
 WRITING = """
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+import pathlib
 pathlib.Path("data/model/residual").mkdir(parents=True)
 pathlib.Path("data/model/residual/card.json").write_text("{}")
-after = f"while kill -0 {os.getpid()}; do sleep 0.001; done 2>/dev/null; sleep 0.01; kill -INT {os.getpgid(0)}"
-subprocess.Popen(["sh", "-c", after], start_new_session=True)
+"""
+SLOW = """
+import pathlib, sys, time
+from dvc.cli import main
+from dvc.stage import Stage
+save = Stage.save
+Stage.save = lambda *arguments, **options: (
+    pathlib.Path("reached").touch() or time.sleep(2) or save(*arguments, **options)
+)
+sys.exit(main())
 """
 
 
@@ -37,24 +47,45 @@ subprocess.Popen(["sh", "-c", after], start_new_session=True)
 def scratch(tmp_path, monkeypatch) -> Path:
     """The folder in which the script trains."""
     (tmp_path / "dvc.yaml").write_text(STAGES)
+    (tmp_path / "pipeline").mkdir()
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     subprocess.run([*DVC, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
     monkeypatch.setattr(on_kaggle, "SCRATCH", tmp_path)
     monkeypatch.setattr(on_kaggle, "FACTS", {"system": "residual"})
-    monkeypatch.setattr(on_kaggle, "START", on_kaggle.time.monotonic())
-    monkeypatch.setattr(on_kaggle, "LIMIT", 4.0)
     return tmp_path
 
 
+def stopped_there(scratch: Path, dvc: list[str]) -> int:
+    """The status of a training that is stopped when it writes the file `reached`."""
+    process = subprocess.Popen([*dvc, "repro"], cwd=scratch, process_group=0)
+    until = time.monotonic() + 60
+    while not (scratch / "reached").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    return on_kaggle.stop(process)
+
+
+def stages_to_run(scratch: Path) -> str:
+    return subprocess.run([*DVC, "status"], cwd=scratch, capture_output=True, text=True, check=True).stdout
+
+
 def test_a_training_that_ends_as_its_time_ends_is_finished(scratch):
-    """The signal reaches DVC after the stage, before dvc.lock is written."""
-    (scratch / "stage.py").write_text(WAITING + WRITING)
-    assert on_kaggle.train(DVC) is True
-    status = subprocess.run([*DVC, "status"], cwd=scratch, capture_output=True, text=True, check=True).stdout
-    assert "up to date" in status
+    (scratch / "pipeline" / "train.py").write_text(WAITING + WRITING)
+    assert stopped_there(scratch, DVC) == 0
+    assert "up to date" in stages_to_run(scratch)
 
 
-def test_without_a_checkpoint_it_says_that_the_time_was_too_short(scratch):
-    (scratch / "stage.py").write_text(f"{WAITING}sys.exit(130)")
+def test_a_model_that_dvc_stores_as_the_time_ends_is_finished(scratch):
+    """A signal to DVC itself may leave an empty .dvc/tmp/rwlock, with which DVC refuses to start."""
+    (scratch / "pipeline" / "train.py").write_text(WRITING)
+    (scratch / "slow_dvc.py").write_text(SLOW)
+    assert stopped_there(scratch, [sys.executable, "slow_dvc.py"]) == 0
+    assert "up to date" in stages_to_run(scratch)
+
+
+def test_without_a_checkpoint_it_says_that_the_time_was_too_short(scratch, monkeypatch):
+    monkeypatch.setattr(on_kaggle, "START", time.monotonic())
+    monkeypatch.setattr(on_kaggle, "LIMIT", 0.5)
+    (scratch / "pipeline" / "train.py").write_text(f"{WAITING}sys.exit(130)")
     with pytest.raises(SystemExit, match="there is no checkpoint: the time was over before the training began"):
         on_kaggle.train(DVC)
