@@ -35,6 +35,7 @@ from pipeline.systems import Fill
 from pipeline.systems.pix2pix import network as pix2pix
 from pipeline.systems.residual import network as residual
 from pipeline.systems.residual import samples
+from pipeline.systems.residual.optimizers import build_optimizers
 from pipeline.systems.shared import unet
 from pipeline.training.data import training_data
 
@@ -234,16 +235,8 @@ def residual_training(params: Params, photographs: np.ndarray, train: pd.DataFra
     """How residual is trained."""
     settings = params.residual
     model = residual.build(settings, params.train.precision)
-    warm_up = min(100, settings.steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
-    )
-    parts, optimizers = [model.get_layer(name) for name in ("unet", "rim")], []
-    for part in parts:
-        optimizer = keras.optimizers.Adam(rate, beta_2=0.99, weight_decay=settings.weight_decay, global_clipnorm=1.0)
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
-        optimizer.build(part.trainable_variables)
-        optimizers.append(optimizer)
+    by_part = build_optimizers(model, settings)
+    parts, optimizers = [model.get_layer(name) for name in by_part], list(by_part.values())
     weights = [values(part.trainable_variables) for part in parts]
     state = {
         "weights": weights,

@@ -1,4 +1,4 @@
-"""How the residual networks are trained: Adam with decoupled decay, a cosine to zero, an average of the weights."""
+"""How the residual networks are trained; the model is an average of their weights."""
 
 import keras
 import numpy as np
@@ -6,15 +6,13 @@ import tensorflow as tf
 
 from pipeline.params import Residual
 from pipeline.systems.residual import network, samples
+from pipeline.systems.residual.optimizers import build_optimizers
 from pipeline.training.adam import FusedAdam
 from pipeline.training.batches import ONE_DEVICE, local_part
 from pipeline.training.data import TrainingData
 from pipeline.training.devices import on_all_replicas, replica_share, update
 from pipeline.training.loop import Step, TrainingState, snapshot
 
-WARM_UP = 100  # steps, at most a tenth of all
-BETA_2 = 0.99
-CLIP = 1.0  # the gradient's norm over all variables of a network
 PREFETCHED = 4  # batches
 
 input_files = samples.input_files
@@ -25,17 +23,7 @@ def begin(settings: Residual, dtype: str, seed: int) -> TrainingState:
     keras.utils.set_random_seed(seed)
     trained, average = (network.build(settings, dtype) for _ in range(2))
     average.set_weights(trained.get_weights())
-    warm_up = min(WARM_UP, settings.steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, settings.steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
-    )
-    # One for each part: the rim's few examples have large gradients, which would clip the U-Net's.
-    optimizers = {}
-    for name in ("unet", "rim"):
-        optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=settings.weight_decay, global_clipnorm=CLIP)
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
-        optimizer.build(trained.get_layer(name).trainable_variables)
-        optimizers[name] = optimizer
+    optimizers = build_optimizers(trained, settings, FusedAdam)
     return TrainingState(average, {"network": trained, "average": average}, optimizers, snapshot(average))
 
 
