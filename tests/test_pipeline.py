@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from pipeline.competition.boxes import BOX, cut, hole_mask, put
 from pipeline.competition.images import read_image, read_images
 from pipeline.competition.index import boxes_of, filled_path, masked_path, read_index, target_path
 from tests.helpers import browser
-from tests.helpers.children import start
+from tests.helpers.children import start, wait_for_checkpoint
 from tests.helpers.scores import read_conventions, read_scores
 from tests.helpers.stages import run_here
 
@@ -606,10 +605,7 @@ def test_killed_while_training_and_run_again_it_ends_in_the_same_bytes(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     ) as repro:
-        end = time.monotonic() + 240
-        while not list((folder / paths.WORK).rglob("step-*.npz")):
-            assert repro.poll() is None and time.monotonic() < end, "no checkpoint came"
-            time.sleep(0.01)
+        wait_for_checkpoint(folder / paths.WORK, repro)
         os.kill(train_process(folder), signal.SIGKILL)
         assert repro.wait(60) != 0
     kept = [int(path.stem.removeprefix("step-")) for path in (folder / paths.WORK).rglob("step-*.npz")]
@@ -667,10 +663,7 @@ def test_a_stopped_training_resumes_after_an_edit_that_cannot_change_it(scratch,
     set_params(scratch, "residual", steps=200, validate_every=200)
     command = ["python", "-m", "pipeline.train", "residual"]
     process = start(command, scratch, environment)
-    end = time.monotonic() + 200
-    while not list((scratch / paths.WORK).rglob("step-*.npz")):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
+    wait_for_checkpoint(scratch / paths.WORK, process, seconds=200)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output

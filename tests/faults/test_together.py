@@ -3,21 +3,13 @@
 import os
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
 from pipeline import paths
+from tests.helpers.children import wait_for_checkpoint
 
 BUSY = "train: another stage is "
-
-
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 240
-    while not list((folder / paths.WORK).rglob("step-*.npz")):
-        assert process.poll() is None and time.monotonic() < end, "no checkpoint came"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -49,7 +41,7 @@ def repro(tmp_path, new_project, tiny_settings, environment):
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    wait_for_checkpoint(folder, process)
+    wait_for_checkpoint(folder / paths.WORK, process)
     yield folder, process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

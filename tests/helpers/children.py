@@ -1,7 +1,8 @@
 """Programs that a test starts, watches and stops."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -16,3 +17,17 @@ def start(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subproce
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen, seconds: float = 240) -> None:
+    """Wait until something is reached. It fails if the process ends first, and after so many seconds."""
+    until = time.monotonic() + seconds
+    while not reached():
+        assert process.poll() is None, f"it ended with status {process.returncode}"
+        assert time.monotonic() < until, f"not reached in {seconds} s"
+        time.sleep(0.01)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen, seconds: float = 240) -> None:
+    """Wait until a training that the process runs has saved a checkpoint below a folder."""
+    wait_for(lambda: any(folder.rglob("step-*.npz")), process, seconds)

@@ -6,7 +6,6 @@ The pipeline, git, DVC and the kaggle client are real; the contest is on this ma
 import re
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -18,6 +17,7 @@ from pipeline import paths
 from pipeline.base.files import remove, sha256
 from pipeline.history.clone import CHECKPOINTS, FOLDER
 from pipeline.kaggle.ledger import read_ledger
+from tests.helpers.children import wait_for_checkpoint
 from tests.helpers.repository import Repository
 from tools.kaggle_server.contest import Contest, scorer
 from tools.kaggle_server.server import KaggleServer
@@ -122,10 +122,7 @@ def test_the_first_is_reproduced_from_scratch_even_if_its_training_is_stopped(pr
     command = (sys.executable, "-m", "pipeline.reproduce", project.tags[0], "--from-scratch")
     before = project.state()
     process = project.start(*command)
-    until = time.monotonic() + 240
-    while not list((project.folder / CHECKPOINTS).rglob("step-*.npz")):
-        assert process.poll() is None and time.monotonic() < until, "no checkpoint came"
-        time.sleep(0.01)
+    wait_for_checkpoint(project.folder / CHECKPOINTS, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and project.state() == before

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from pipeline import paths, remote
 from pipeline.base.errors import BadInput
 from pipeline.base.files import sha256
 from pipeline.kaggle import client
+from tests.helpers.children import wait_for, wait_for_checkpoint
 from tests.helpers.repository import Repository
 from tools.kaggle_server.contest import FILES as DOWNLOAD
 from tools.kaggle_server.kernels import Kernels
@@ -299,13 +300,6 @@ def test_other_images_there_end_the_kernel_before_the_training(new_laptop, kerne
     assert "is in place" in laptop.remote("--again")
 
 
-def wait_for(reached: Callable[[], bool], process: subprocess.Popen) -> None:
-    until = time.monotonic() + 240
-    while not reached():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-
-
 @contextmanager
 def stopped(group: int) -> Iterator[None]:
     os.killpg(group, signal.SIGSTOP)
@@ -324,7 +318,7 @@ def test_a_training_that_runs_out_of_time_goes_on_in_the_next_kernel(new_laptop,
     assert any("remote: pushed" in line for line in process.stdout)
     monkeypatch.setattr(kernels, "limit", "")
     kernel = kernels.folder / kernels.pushed[pushed]
-    wait_for(lambda: any((kernel / "scratch").rglob("step-*.npz")), process)
+    wait_for_checkpoint(kernel / "scratch", process)
     (training,) = psutil.Process(kernels.running[kernel.name].pid).children()
     with stopped(training.pid):  # or it might end in time
         whole.repro("train@residual")

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from pipeline.base.files import remove, sha256
 from pipeline.history.clone import FOLDER
 from pipeline.kaggle.ledger import COLUMNS
 from pipeline.systems.card import write_card
+from tests.helpers.children import wait_for
 from tests.helpers.repository import Repository
 
 CSV, RAW, MODEL = (path.as_posix() for path in (paths.SUBMISSION, paths.RAW, paths.MODELS / "one"))
@@ -350,10 +350,7 @@ def waiting(project, tmp_path) -> Callable[[], subprocess.Popen]:
 
     def start() -> subprocess.Popen:
         process = project.start_reproduce("slow")
-        until = time.monotonic() + 60
-        while not begun.exists():
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
+        wait_for(begun.exists, process, seconds=60)
         return process
 
     yield start
