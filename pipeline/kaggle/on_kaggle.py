@@ -5,6 +5,7 @@ packages of the pipeline are not installed there yet.
 """
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -34,7 +35,7 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))  # that the packages are pinned for
 FACTS: dict[str, Any] = {}
 PACKED = ""  # the code: a tar.xz, in base85
 
-STOPPING = 300.0  # seconds that a training gets to save a checkpoint
+STOPPING = 300.0  # seconds that a training gets to save a checkpoint, or DVC to store the model
 START = time.monotonic()
 CHECKSUM = (
     "import sys, pathlib; from pipeline.archive.unpack import checksum, contents; path = pathlib.Path(sys.argv[1])"
@@ -203,25 +204,22 @@ def stop(dvc: subprocess.Popen) -> int:
     until = time.monotonic() + STOPPING
     told = False
     while dvc.poll() is None and time.monotonic() < until:
-        if not told and (training := find_training(dvc.pid)):
-            os.kill(training, signal.SIGINT)
-            told = True
+        told = told or interrupt_training(dvc.pid)
         time.sleep(0.1)
     if dvc.poll() is None:
         os.killpg(dvc.pid, signal.SIGKILL)
     return dvc.wait()
 
 
-def find_training(group: int) -> int | None:
-    """The training among the processes of a group; None before it begins and after its end."""
+def interrupt_training(group: int) -> bool:
+    """Interrupt the training among the processes of a group; False before it begins and after its end."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"pipeline.train" in command and os.getpgid(int(folder.name)) == group:
-                return int(folder.name)
-        except OSError:  # it has ended meanwhile
-            continue
-    return None
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            command, process = (folder / "cmdline").read_bytes().split(b"\0"), int(folder.name)
+            if b"pipeline.train" in command and os.getpgid(process) == group:
+                os.kill(process, signal.SIGINT)
+                return True
+    return False
 
 
 def leave_output(finished: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.kaggle import on_kaggle
+from tests.helpers.children import wait_for
 
 DVC = [sys.executable, "-m", "dvc"]
 STAGES = """
@@ -36,9 +37,13 @@ import pathlib, sys, time
 from dvc.cli import main
 from dvc.stage import Stage
 save = Stage.save
-Stage.save = lambda *arguments, **options: (
-    pathlib.Path("reached").touch() or time.sleep(2) or save(*arguments, **options)
-)
+
+def slowly(*arguments, **options):
+    pathlib.Path("reached").touch()
+    time.sleep(2)
+    save(*arguments, **options)
+
+Stage.save = slowly
 sys.exit(main())
 """
 
@@ -58,10 +63,7 @@ def scratch(tmp_path, monkeypatch) -> Path:
 def stopped_there(scratch: Path, dvc: list[str]) -> int:
     """The status of a training that is stopped when it writes the file `reached`."""
     process = subprocess.Popen([*dvc, "repro"], cwd=scratch, process_group=0)
-    until = time.monotonic() + 60
-    while not (scratch / "reached").exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_for((scratch / "reached").exists, process, seconds=60)
     return on_kaggle.stop(process)
 
 
@@ -80,6 +82,15 @@ def test_a_model_that_dvc_stores_as_the_time_ends_is_finished(scratch):
     (scratch / "pipeline" / "train.py").write_text(WRITING)
     (scratch / "slow_dvc.py").write_text(SLOW)
     assert stopped_there(scratch, [sys.executable, "slow_dvc.py"]) == 0
+    assert "up to date" in stages_to_run(scratch)
+
+
+def test_a_training_that_ends_by_itself_after_its_time_is_finished(scratch, monkeypatch):
+    """It is too late for the signal, so the training ignores it."""
+    (scratch / "dvc.yaml").write_text(STAGES.replace("python -m", "trap '' INT; python -m"))
+    (scratch / "pipeline" / "train.py").write_text(WRITING)
+    monkeypatch.setattr(on_kaggle, "LIMIT", 0.0)
+    assert on_kaggle.train(DVC) is True
     assert "up to date" in stages_to_run(scratch)
 
 
